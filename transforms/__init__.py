@@ -1,0 +1,1 @@
+"""Transforms: pure kernels over arrays first, their Beam wiring last."""
