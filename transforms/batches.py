@@ -18,6 +18,7 @@ __all__ = [
     "TICKS",
     "ArrowCoder",
     "Span",
+    "empty",
     "from_bytes",
     "span_of",
     "to_bytes",
@@ -132,6 +133,11 @@ def span_of(batch: pa.RecordBatch) -> Span:
         raise ValueError("this record batch does not say which stretch of the log it stands for: mark it with with_span")
     topic, *numbers = (marks[field.encode()].decode() for field in Span._fields)
     return Span(topic, *map(int, numbers))
+
+
+def empty(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch without rows."""
+    return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:

@@ -1,0 +1,181 @@
+"""What the stream remembers of one log partition, and its versioned bytes.
+
+Three parts, because they change at different times: `open` with every batch, `history` when bars are sealed, `seen` by
+appending.  All are Arrow IPC: a job can be stopped and resumed by changed code, and any Arrow reader can look inside.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from beam_pipelines.transforms.bars import WindowBars
+from beam_pipelines.transforms.batches import from_bytes, to_bytes
+from beam_pipelines.transforms.duplicates import Identities, Seen
+from beam_pipelines.transforms.indicators import Forming, History
+
+__all__ = ["NEVER", "EncodedState", "PartitionState"]
+
+VERSION = 1
+NEVER = np.iinfo(np.int64).min // 4  # before any time, with room to subtract from
+
+Ints = NDArray[np.int64]
+
+
+class EncodedState(NamedTuple):
+    """A state as bytes."""
+
+    open: bytes
+    history: bytes
+    seen: list[bytes]
+
+
+class PartitionState:
+    """All symbols of one partition, columnar.
+
+    Attributes:
+      bar_ms: length of the bars, ms.
+      symbols: column of each symbol, in order of first appearance in the log.
+      sources: number of each source.
+      newest: highest event time of the valid ticks so far, ms.
+      log_time: log time of the last record that brought a valid tick, ms.
+      boundary: bars that end here or earlier are closed, ms.
+      sealed: indicators after the bars that no late tick can change any more.
+      live: indicators after all closed bars.
+      forming: what ticks need of `live`.
+      windows: bars not sealed, by start in ms.
+      waiting: ticks that wait for an earlier bar of their symbol to close; none: None.
+      seen: identities of the ticks accepted lately.
+    """
+
+    def __init__(self, bar_ms: int) -> None:
+        self.bar_ms = bar_ms
+        self.symbols: dict[str, int] = {}
+        self.sources: dict[str, int] = {}
+        self.newest = self.log_time = self.boundary = NEVER
+        self.sealed = History.empty(0)
+        self.live = History.empty(0)
+        self.forming: Forming = self.live.forming()
+        self.windows: dict[int, WindowBars] = {}
+        self.waiting: pa.RecordBatch | None = None
+        self.seen = Seen()
+        self.history_changed = True
+
+    def columns_of(self, symbol: pa.DictionaryArray) -> Ints:
+        """Column of each tick's symbol; symbols not met before get the next ones."""
+        columns = _numbers_of(symbol, self.symbols)
+        if len(self.symbols) > len(self.live):
+            self._grow(len(self.symbols))
+        return columns
+
+    def numbers_of(self, source: pa.DictionaryArray) -> Ints:
+        """Number of each tick's source."""
+        return _numbers_of(source, self.sources)
+
+    def window(self, start: int) -> WindowBars:
+        """The bars that start at `start`, ms."""
+        if start not in self.windows:
+            self.windows[start] = WindowBars.empty(len(self.symbols))
+        return self.windows[start]
+
+    def starts(self, since: int, before: int) -> list[int]:
+        """Starts of the windows in [since, before), oldest first."""
+        return sorted(start for start in self.windows if since <= start < before)
+
+    def _grow(self, symbols: int) -> None:
+        self.sealed, self.live = self.sealed.grow(symbols), self.live.grow(symbols)
+        self.forming = self.live.forming()
+        self.windows = {start: bars.grow(symbols) for start, bars in self.windows.items()}
+        self.history_changed = True
+
+    def encode_open(self) -> bytes:
+        """The part that changes with every batch."""
+        scalars = {
+            "version": VERSION,
+            "bar_ms": self.bar_ms,
+            "newest": self.newest,
+            "log_time": self.log_time,
+            "boundary": self.boundary,
+            "sources": list(self.sources),
+        }
+        windows = [to_bytes(_window_batch(start, bars)) for start, bars in sorted(self.windows.items())]
+        waiting = [] if self.waiting is None else [to_bytes(self.waiting)]
+        columns = {"windows": pa.array([windows], pa.list_(pa.binary())), "waiting": pa.array([waiting], pa.list_(pa.binary()))}
+        return to_bytes(pa.record_batch(columns).replace_schema_metadata({"state": json.dumps(scalars)}))
+
+    def encode_history(self) -> bytes:
+        """The part that changes when bars are sealed or symbols appear."""
+        columns = {"symbol": pa.array(list(self.symbols), pa.string())} | self.sealed.to_columns()
+        return to_bytes(pa.record_batch(columns).replace_schema_metadata({"version": str(VERSION)}))
+
+    def encode_seen(self) -> list[bytes]:
+        """All identities remembered."""
+        return [to_bytes(identities.to_batch()) for identities in self.seen.identities()]
+
+    def encode(self) -> EncodedState:
+        """The whole state."""
+        return EncodedState(self.encode_open(), self.encode_history(), self.encode_seen())
+
+    @classmethod
+    def decode(cls, encoded: EncodedState, bar_ms: int) -> "PartitionState":
+        """The state of `encode`.
+
+        Raises:
+          ValueError: if it was written by a newer version, or for bars of another length.
+        """
+        opened = from_bytes(encoded.open)
+        scalars = json.loads(opened.schema.metadata[b"state"])
+        _check(scalars, bar_ms)
+        state = cls(bar_ms)
+        state.newest, state.log_time, state.boundary = scalars["newest"], scalars["log_time"], scalars["boundary"]
+        state.sources = {source: number for number, source in enumerate(scalars["sources"])}
+        history = from_bytes(encoded.history)
+        state.symbols = {symbol: column for column, symbol in enumerate(history["symbol"].to_pylist())}
+        state.sealed = History.from_columns(history)
+        state._restore(opened, encoded.seen)
+        return state
+
+    def _restore(self, opened: pa.RecordBatch, seen: list[bytes]) -> None:
+        for window in opened["windows"][0].as_py():
+            batch = from_bytes(window)
+            self.windows[int(batch.schema.metadata[b"start"])] = WindowBars.from_columns(batch, len(self.symbols))
+        for waiting in opened["waiting"][0].as_py():
+            self.waiting = from_bytes(waiting)
+        for identities in seen:
+            self.seen.add(Identities.from_batch(from_bytes(identities)))
+        self.live = self.sealed.copy()
+        for start in self.starts(NEVER, self.boundary):
+            bars = self.windows[start]
+            columns = np.flatnonzero(bars.priced)
+            prices = bars.take(columns).prices()
+            self.live.close(columns, prices["high"], prices["low"], prices["close"])
+        self.forming = self.live.forming()
+        self.history_changed = False
+
+
+def _check(scalars: dict[str, Any], bar_ms: int) -> None:
+    if scalars["version"] > VERSION:
+        raise ValueError(f"the saved state has version {scalars['version']}, this code reads up to {VERSION}: use a newer release")
+    if scalars["bar_ms"] != bar_ms:
+        raise ValueError(
+            f"the saved state holds bars of {scalars['bar_ms'] // 1000} s, --bar_seconds asks for {bar_ms // 1000}: "
+            "keep the length, or start a new job without the saved state"
+        )
+
+
+def _window_batch(start: int, bars: WindowBars) -> pa.RecordBatch:
+    return pa.record_batch(bars.to_columns()).replace_schema_metadata({"start": str(start)})
+
+
+def _numbers_of(names: pa.DictionaryArray, known: dict[str, int]) -> Ints:
+    """Number of each name in `known`, which gains the new ones in the order in which they appear."""
+    indices = names.indices.to_numpy()
+    values = names.dictionary.to_pylist()
+    if not all(value in known for value in values):
+        for index in pc.unique(names.indices).to_pylist():  # not the dictionary's order: that may depend on batching
+            known.setdefault(values[index], len(known))
+    numbers = np.array([known.get(value, -1) for value in values], np.int64)  # -1: in the dictionary, but in no row
+    return numbers[indices]
