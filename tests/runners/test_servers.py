@@ -1,0 +1,70 @@
+"""Each server does its work, and outlives a crash with its data."""
+
+import os
+import signal
+from collections.abc import Callable
+
+import confluent_kafka
+import psycopg
+import pyarrow.fs
+import pytest
+
+from beam_pipelines.runners.servers.postgres import Postgres
+from beam_pipelines.runners.servers.s3 import S3
+
+pytestmark = pytest.mark.servers
+
+
+def test_kafka_gives_back_what_was_produced(kafka_server: str, topic: Callable[[str, int], str]) -> None:
+    name = topic("echo", 2)
+    producer = confluent_kafka.Producer({"bootstrap.servers": kafka_server, "message.max.bytes": 4_000_000})
+    producer.produce(name, b"x" * 2_000_000, partition=1)
+    assert producer.flush(10) == 0
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": kafka_server, "group.id": "echo"})
+    consumer.assign([confluent_kafka.TopicPartition(name, 1, 0)])
+    message = consumer.poll(10)
+    assert message is not None
+    assert len(message.value() or b"") == 2_000_000
+    consumer.close()
+
+
+def test_kafka_does_not_make_a_misspelt_topic(kafka_server: str) -> None:
+    consumer = confluent_kafka.Consumer({"bootstrap.servers": kafka_server, "group.id": "typo"})
+    error = consumer.list_topics("no-such-topic", timeout=10).topics["no-such-topic"].error
+    assert error is not None
+    assert error.code() == confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART
+    consumer.close()
+
+
+def test_every_test_gets_an_empty_database(postgres_dsn: str) -> None:
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute("CREATE TABLE t (x int)")
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
+
+
+def test_postgres_outlives_a_kill_with_its_data(postgres_server: Postgres) -> None:
+    with psycopg.connect(postgres_server.dsn) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 42 AS x")
+    assert postgres_server.process is not None
+    os.kill(postgres_server.process.pid, signal.SIGKILL)
+    os.waitpid(postgres_server.process.pid, 0)
+    postgres_server.start()
+    with psycopg.connect(postgres_server.dsn) as connection:
+        assert connection.execute("SELECT x FROM kept").fetchone() == (42,)
+        connection.execute("DROP TABLE kept")
+
+
+def test_s3_gives_back_what_was_put(s3_server: S3) -> None:
+    files = pyarrow.fs.S3FileSystem(endpoint_override=s3_server.endpoint)
+    with files.open_output_stream(f"{s3_server.bucket}/folder/object") as out:
+        out.write(b"content")
+    with files.open_input_stream(f"{s3_server.bucket}/folder/object") as back:
+        assert back.read() == b"content"
+
+
+def test_s3_refuses_a_wrong_secret(s3_server: S3) -> None:
+    files = pyarrow.fs.S3FileSystem(
+        access_key=s3_server.access_key, secret_key="wrong", endpoint_override=s3_server.endpoint
+    )
+    with pytest.raises(OSError, match=r"(?i)access.denied|signature|forbidden"):
+        files.get_file_info(pyarrow.fs.FileSelector(s3_server.bucket))
