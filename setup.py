@@ -12,7 +12,7 @@ HERE = pathlib.Path(__file__).parent
 FOLDERS = ("transforms", "io", "runners", "sql")
 
 CORE = [
-    "apache-beam==2.70.0",  # newest whose Flink 1.19 and Spark 3 runner jars are both on Maven Central; the jars must match
+    "apache-beam==2.70.0",  # the newest whose Flink 1.19 and Spark 3 jars are both served; jars and SDK must match
     "confluent-kafka>=2.13,<3",  # librdkafka: the fastest Kafka client for Python; 2.13 brings typed admin results
     "msgspec>=0.19,<1",  # typed JSON, three to five times faster than dictionaries
     "numpy>=1.26,<3",  # 1.26: fast ufunc.at, which the bars' exact left folds rest on

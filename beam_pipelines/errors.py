@@ -11,7 +11,7 @@ class UsageError(Exception):
 
 
 def run_main(main: Callable[[Sequence[str]], int]) -> None:
-    """Runs a program's `main` on the command line's arguments and exits with its code; a UsageError is a line and code 2."""
+    """Runs `main` on the command line's arguments and exits with its code; a UsageError is one line and code 2."""
     try:
         sys.exit(main(sys.argv[1:]))
     except UsageError as mistake:

@@ -7,6 +7,7 @@ The clock of a partition is its highest event time so far less the bound on diso
 into segments in which no bar closes; within a segment everything is done for all ticks at once.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -51,7 +52,9 @@ class Semantics:
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name} must be 0 or more, not {getattr(self, name)}")
         if self.allowed_lateness_ms < self.bar_ms:
-            raise UsageError(f"--allowed_lateness_ms must be at least one bar ({self.bar_ms}), not {self.allowed_lateness_ms}")
+            raise UsageError(
+                f"--allowed_lateness_ms must be at least one bar ({self.bar_ms}), not {self.allowed_lateness_ms}"
+            )
         if self.max_future_ms > self.allowed_lateness_ms:
             raise UsageError(
                 f"--max_future_ms must be at most --allowed_lateness_ms ({self.allowed_lateness_ms}), "
@@ -81,7 +84,7 @@ def advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics) 
     kept = np.flatnonzero(~(too_late | duplicate))
     crossings = np.flatnonzero(np.diff(boundary, prepend=state.boundary) > 0)
     edges = np.unique(np.concatenate([[0], crossings, [len(timestamp)]]))
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in itertools.pairwise(edges):
         if boundary[begin] > state.boundary:
             step.close_until(int(boundary[begin]), int(clock[begin]), first + int(begin))
         step.take_in(first + kept[slice(*np.searchsorted(kept, [begin, end]))])
@@ -132,7 +135,9 @@ class _Step:
         repeated = np.zeros(len(clock), bool)
         if not self.semantics.dedup_ms or not len(clock):
             return repeated
-        symbol, timestamp, seq = (values[self.known :] for values in (self.prints.symbol, self.prints.timestamp, self.prints.seq))
+        symbol, timestamp, seq = (
+            values[self.known :] for values in (self.prints.symbol, self.prints.timestamp, self.prints.seq)
+        )
         source = self.state.numbers_of(self.play["source"])[self.known :]
         rows = np.flatnonzero(eligible & (timestamp >= clock - self.semantics.dedup_ms))
         ticks = Identities(symbol[rows], source[rows], timestamp[rows], seq[rows])
@@ -197,7 +202,7 @@ class _Step:
             self.revise(rows[(turn == number) & late])
 
     def _waits(self, rows: Rows) -> Mask:
-        """Which on-time ticks of one segment have an earlier open bar of their symbol, those of this segment included."""
+        """Which on-time ticks of one segment have an earlier open bar of their symbol, be it of this segment."""
         start, symbol = self.start[rows], self.prints.symbol[rows]
         waits = np.zeros(len(rows), bool)
         if not len(rows) or start.max() <= self.state.boundary:
@@ -210,7 +215,7 @@ class _Step:
         return waits
 
     def revise(self, rows: Rows) -> None:
-        """Takes in late ticks, at most one a symbol: emits them, their bars again, and later bars whose indicators change."""
+        """Takes in late ticks, at most one a symbol: emits them, their bars, and later bars whose indicators change."""
         if not len(rows):
             return
         state, columns, own = self.state, self.prints.symbol[rows], self.start[rows]
@@ -234,9 +239,10 @@ class _Step:
         state.forming.put(columns, live.forming())
 
     def _refold(self, columns: Ints, closed: list[int], own: Ints) -> tuple[History, dict[int, Floats], History]:
-        """History before the bar `own` of each of `columns`, indicators of all closed bars, and the history after them."""
+        """History before the bar `own` of each of `columns`, indicators of all closed bars, history after them."""
         history = self.state.sealed.take(columns)
-        before, values = History.empty(len(columns)), {}
+        before = History.empty(len(columns))
+        values: dict[int, Floats] = {}
         for start in closed:
             here = np.flatnonzero(own == start)
             before.put(here, history.take(here))
@@ -313,7 +319,7 @@ def _fold(history: History, columns: Ints, bars: WindowBars) -> Floats:
 def _turns(symbol: Ints, late: Mask) -> Ints:
     """How many late ticks of the same symbol stand before each; shape [ticks]."""
     order = np.argsort(symbol, kind="stable")
-    before = np.cumsum(late[order]) - late[order]
+    before: Ints = np.cumsum(late[order]) - late[order]
     first = np.diff(symbol[order], prepend=-1) != 0
     turn = np.empty(len(symbol), np.int64)
     turn[order] = before - before[first][np.cumsum(first) - 1]

@@ -6,6 +6,7 @@ were batched, and ticks may come in any order of event time.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +60,7 @@ class WindowBars:
     @classmethod
     def empty(cls, symbols: int) -> "WindowBars":
         """A window in which nothing traded yet."""
-        blank = {
+        blank: dict[str, Any] = {
             "high": np.full(symbols, -np.inf),
             "low": np.full(symbols, np.inf),
             "open_time": np.full(symbols, _LAST),
@@ -67,7 +68,7 @@ class WindowBars:
             "close_time": np.full(symbols, _FIRST),
             "close_seq": np.full(symbols, _FIRST),
         } | {name: np.full(symbols, np.nan) for name in ("open", "close")}
-        zeros = {name: np.zeros(symbols, np.int64) for name in ("count", "volume", "revision")}
+        zeros: dict[str, Any] = {name: np.zeros(symbols, np.int64) for name in ("count", "volume", "revision")}
         return cls(**blank, **zeros, turnover=np.zeros(symbols))
 
     def __len__(self) -> int:
@@ -78,7 +79,9 @@ class WindowBars:
         if symbols == len(self):
             return self
         more = WindowBars.empty(symbols - len(self))
-        return WindowBars(**{name: np.concatenate([values, getattr(more, name)]) for name, values in vars(self).items()})
+        return WindowBars(
+            **{name: np.concatenate([values, getattr(more, name)]) for name, values in vars(self).items()}
+        )
 
     def take(self, columns: Ints) -> "WindowBars":
         """A copy of some columns."""
@@ -155,7 +158,7 @@ def _those(prints: Prints, bit: int) -> Prints:
 def _extreme(prints: Prints, better: np.ufunc, symbols: int) -> NDArray[np.intp]:
     """Row of the lowest (np.minimum) or highest (np.maximum) (timestamp, seq, offset) of each symbol present."""
     worst = _LAST if better is np.minimum else _FIRST
-    rows = np.arange(len(prints))
+    rows: NDArray[np.intp] = np.arange(len(prints))
     for key in (prints.timestamp, prints.seq):
         best = np.full(symbols, worst)
         better.at(best, prints.symbol[rows], key[rows])

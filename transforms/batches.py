@@ -57,7 +57,9 @@ TICKS = pa.schema(
 )
 """Valid ticks of one log partition in offset order.  (source, symbol, timestamp, seq) identifies a tick."""
 
-_TICK_INDICATORS = [pa.field(name, pa.float64()) for name in ("sma_20", "sma_50", "rsi", "bollinger_upper", "bollinger_lower")]
+_TICK_INDICATORS = [
+    pa.field(name, pa.float64()) for name in ("sma_20", "sma_50", "rsi", "bollinger_upper", "bollinger_lower")
+]
 _BAR_INDICATORS = [pa.field(name, pa.float64()) for name in ("ema_12", "ema_26", "macd", "macd_signal", "atr_14")]
 
 ENRICHED = pa.schema(
@@ -65,7 +67,9 @@ ENRICHED = pa.schema(
         *TICKS,
         *_TICK_INDICATORS,
         pa.field("late", pa.bool_(), nullable=False),
-        pa.field("processed_at", pa.int64(), nullable=False),  # log_time of the record at which the tick was emitted, ms
+        pa.field(
+            "processed_at", pa.int64(), nullable=False
+        ),  # log_time of the record at which the tick was emitted, ms
     ]
 )
 """Ticks with their indicators, in the order of emission."""
@@ -130,7 +134,9 @@ def span_of(batch: pa.RecordBatch) -> Span:
     """
     marks: dict[bytes, bytes] = batch.schema.metadata or {}
     if b"topic" not in marks:
-        raise ValueError("this record batch does not say which stretch of the log it stands for: mark it with with_span")
+        raise ValueError(
+            "this record batch does not say which stretch of the log it stands for: mark it with with_span"
+        )
     topic, *numbers = (marks[field.encode()].decode() for field in Span._fields)
     return Span(topic, *map(int, numbers))
 
@@ -145,7 +151,7 @@ def to_bytes(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return sink.getvalue().to_pybytes()
 
 
 def from_bytes(encoded: bytes) -> pa.RecordBatch:

@@ -1,7 +1,8 @@
 """Ticks seen before: exact identities, columnar, over a bounded stretch of event time.
 
 A tick is identified by (source, symbol, timestamp, seq).  Only a tick that is not newer than the newest seen of its
-symbol can be a repeat, so most cost one comparison; the rest are looked up by a hash, and every hit is compared in full.
+symbol can be a repeat, so most cost one comparison; the rest are looked up by
+a hash, and every hit is compared in full.
 """
 
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class _Chunk:
         hashes = asked.hashed()
         at = np.searchsorted(self.hashes, hashes)
         found = np.zeros(len(asked), bool)
-        rows = np.arange(len(asked))
+        rows: Rows = np.arange(len(asked))
         while len(rows):  # again only where two identities share a hash
             near = at < len(self.hashes)
             rows, at = rows[near], at[near]
@@ -89,6 +90,7 @@ class Seen:
     def __init__(self) -> None:
         self._chunks: list[_Chunk] = []
         self._newest = np.empty(0, np.int64)  # newest timestamp seen of each symbol
+        self._added: list[Identities] = []
 
     def __len__(self) -> int:
         return sum(len(chunk.ticks) for chunk in self._chunks)
@@ -97,10 +99,16 @@ class Seen:
         """All that is remembered, in any order."""
         return [chunk.ticks for chunk in self._chunks]
 
+    def drain(self) -> list[Identities]:
+        """What was added since the last call."""
+        added, self._added = self._added, []
+        return added
+
     def add(self, accepted: Identities) -> None:
         """Remembers ticks."""
         if not len(accepted):
             return
+        self._added.append(accepted)
         self._grow(int(accepted.symbol.max()) + 1)
         np.maximum.at(self._newest, accepted.symbol, accepted.timestamp)
         merged = accepted
@@ -133,7 +141,7 @@ class Seen:
             self._newest = np.concatenate([self._newest, np.full(symbols - len(self._newest), _NEVER)])
 
     def _is_worth_merging(self, rows: int) -> bool:
-        """Whether a chunk of `rows` should join the last one: only with one of like size, so that sorting stays cheap."""
+        """Whether `rows` more should join the last chunk: only if of like size, so that sorting stays cheap."""
         last = len(self._chunks[-1].ticks)
         return last <= 2 * rows and last + rows <= _CHUNK
 
@@ -159,8 +167,9 @@ def _mark_repeats_within(ticks: Identities, suspects: Rows, repeated: NDArray[np
     order = np.argsort(hashes, kind="stable")
     twin = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
     rows = np.unique(np.concatenate([order[twin], order[twin + 1]]))
+    identities = zip(*(values.tolist() for values in vars(ticks.take(rows)).values()), strict=True)
     known: set[tuple[int, ...]] = set()
-    for row, identity in zip(rows.tolist(), zip(*(v.tolist() for v in vars(ticks.take(rows)).values()), strict=True), strict=True):
+    for row, identity in zip(rows.tolist(), identities, strict=True):
         if identity in known:
             repeated[row] = True
         known.add(identity)

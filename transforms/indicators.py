@@ -31,7 +31,7 @@ _SMOOTHED = ("gain", "loss", "ema_12", "ema_26", "macd_fast", "signal", "atr")
 
 def _left_fold(rows: Iterable[Floats], width: int) -> Floats:
     """Sum of `rows` from the first to the last, each of shape [width]."""
-    total = np.zeros(width)
+    total: Floats = np.zeros(width)
     for row in rows:
         total = total + row
     return total

@@ -103,7 +103,10 @@ class PartitionState:
         }
         windows = [to_bytes(_window_batch(start, bars)) for start, bars in sorted(self.windows.items())]
         waiting = [] if self.waiting is None else [to_bytes(self.waiting)]
-        columns = {"windows": pa.array([windows], pa.list_(pa.binary())), "waiting": pa.array([waiting], pa.list_(pa.binary()))}
+        columns = {
+            "windows": pa.array([windows], pa.list_(pa.binary())),
+            "waiting": pa.array([waiting], pa.list_(pa.binary())),
+        }
         return to_bytes(pa.record_batch(columns).replace_schema_metadata({"state": json.dumps(scalars)}))
 
     def encode_history(self) -> bytes:
@@ -146,6 +149,7 @@ class PartitionState:
             self.waiting = from_bytes(waiting)
         for identities in seen:
             self.seen.add(Identities.from_batch(from_bytes(identities)))
+        self.seen.drain()
         self.live = self.sealed.copy()
         for start in self.starts(NEVER, self.boundary):
             bars = self.windows[start]
@@ -158,7 +162,9 @@ class PartitionState:
 
 def _check(scalars: dict[str, Any], bar_ms: int) -> None:
     if scalars["version"] > VERSION:
-        raise ValueError(f"the saved state has version {scalars['version']}, this code reads up to {VERSION}: use a newer release")
+        raise ValueError(
+            f"the saved state has version {scalars['version']}, this code reads up to {VERSION}: use a newer release"
+        )
     if scalars["bar_ms"] != bar_ms:
         raise ValueError(
             f"the saved state holds bars of {scalars['bar_ms'] // 1000} s, --bar_seconds asks for {bar_ms // 1000}: "

@@ -1,0 +1,248 @@
+"""Enrichment of raw records: decode, then advance the partition's kernel; one step, two drivers.
+
+Unbounded, a stateful DoFn keyed by partition takes each batch as it comes.  Bounded, the batches of a partition are
+grouped and put in the order of their offsets (runners do not order the values of a key).  Decoding happens here, after
+the keyed exchange, because only the clock knows which ticks are too late, and these leave with their original bytes.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.coders import BytesCoder, VarIntCoder
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.userstate import (
+    BagRuntimeState,
+    BagStateSpec,
+    ReadModifyWriteRuntimeState,
+    ReadModifyWriteStateSpec,
+)
+
+from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
+from beam_pipelines.transforms.batches import TICKS, Span, empty, span_of, to_bytes, with_span
+from beam_pipelines.transforms.dead_letters import dead_letters
+from beam_pipelines.transforms.duplicates import Identities
+from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
+from beam_pipelines.transforms.ticks import Decoded, decode
+
+__all__ = ["BARS_TAG", "DEAD_LETTERS_TAG", "TICKS_TAG", "VALID_TAG", "EnrichTicks", "Enriched"]
+
+TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG = "ticks", "bars", "dead_letters", "valid"
+
+_SEEN_SLACK = 65_536  # identities that may be appended beyond twice the live ones before the bag is written anew
+
+
+class Step(NamedTuple):
+    """What one batch of raw records gave."""
+
+    ticks: pa.RecordBatch  # ENRICHED
+    bars: pa.RecordBatch  # BARS
+    dead_letters: pa.RecordBatch | None  # DEAD_LETTERS
+    valid: pa.RecordBatch  # TICKS: all valid ticks, late and repeated ones too
+    duplicates: int
+    remembered: list[Identities]  # identities that the state gained
+
+
+def take_step(state: PartitionState, raw: pa.RecordBatch, semantics: Semantics) -> Step:
+    """Decodes the next records of a partition and advances its state, which is changed in place."""
+    decoded = decode(raw, semantics.max_future_ms)
+    advanced = advance(state, decoded.ticks, semantics)
+    dead = _dead_letters_of(raw, decoded, advanced)
+    return Step(advanced.ticks, advanced.bars, dead, decoded.ticks, len(advanced.duplicates), state.seen.drain())
+
+
+def _dead_letters_of(raw: pa.RecordBatch, decoded: Decoded, advanced: Advanced) -> pa.RecordBatch | None:
+    """The records that cannot be used: invalid ones and those that come too late, in offset order."""
+    rejects = decoded.rejects
+    if not len(rejects.rows) and not len(advanced.too_late):
+        return None
+    valid = np.delete(np.arange(len(raw)), rejects.rows)
+    too_late = valid[advanced.too_late]
+    rows = np.concatenate([rejects.rows, too_late]).astype(np.int64)
+    reasons = [*rejects.reasons, *["too_late"] * len(too_late)]
+    details = [
+        *rejects.details,
+        *(f"timestamp is {ms} ms behind the clock of its partition" for ms in advanced.behind_ms),
+    ]
+    order = np.argsort(rows)
+    return dead_letters(raw, rows[order], [reasons[i] for i in order], [details[i] for i in order])
+
+
+class Enriched(NamedTuple):
+    """The outputs of `EnrichTicks`, collections of record batches."""
+
+    ticks: beam.PCollection  # ENRICHED
+    bars: beam.PCollection  # BARS
+    dead_letters: beam.PCollection  # DEAD_LETTERS
+    valid: beam.PCollection  # (partition, TICKS with span), for the lake
+
+
+class EnrichTicks(beam.PTransform):
+    """(partition, RAW) batches to `Enriched`; bounded or unbounded, keyed by partition either way.
+
+    Args:
+      semantics: the options that the meaning of the outputs depends on.
+    """
+
+    def __init__(self, semantics: Semantics) -> None:
+        super().__init__()
+        self._semantics = semantics
+
+    def expand(self, raw: beam.PCollection) -> Enriched:  # noqa: D102
+        if raw.is_bounded:
+            keyed, driver = raw | "ByPartition" >> beam.GroupByKey(), _BoundedDriver
+        else:
+            keyed, driver = raw, _UnboundedDriver
+        outputs = keyed | "Advance" >> beam.ParDo(driver(self._semantics)).with_outputs(
+            TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG
+        )
+        return Enriched(
+            outputs[TICKS_TAG] | "Ticks" >> _typed(pa.RecordBatch),
+            outputs[BARS_TAG] | "Bars" >> _typed(pa.RecordBatch),
+            outputs[DEAD_LETTERS_TAG] | "DeadLetters" >> _typed(pa.RecordBatch),
+            outputs[VALID_TAG] | "Valid" >> _typed(tuple[int, pa.RecordBatch]),
+        )
+
+
+def _typed(hint: object) -> beam.PTransform:
+    """Gives a tagged output its type, and with it the coder of record batches."""
+    return beam.Map(_itself).with_output_types(hint)
+
+
+def _itself(element: object) -> object:
+    return element
+
+
+class _Driver(beam.DoFn):
+    """What both drivers share: outputs and counters."""
+
+    def __init__(self, semantics: Semantics) -> None:
+        self._semantics = semantics
+        names = ("ticks", "late", "duplicates", "bars", "records")
+        self._counters = {name: Metrics.counter("market", name) for name in names}
+
+    def _outputs(self, partition: int, raw: pa.RecordBatch, step: Step) -> Iterator[beam.pvalue.TaggedOutput]:
+        self._counters["records"].inc(len(raw))
+        self._counters["duplicates"].inc(step.duplicates)
+        yield from self._emitted(step.ticks, step.bars)
+        if step.dead_letters is not None:
+            yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, step.dead_letters)
+        yield beam.pvalue.TaggedOutput(VALID_TAG, (partition, with_span(step.valid, span_of(raw))))
+
+    def _emitted(self, ticks: pa.RecordBatch, bars: pa.RecordBatch) -> Iterator[beam.pvalue.TaggedOutput]:
+        if len(ticks):
+            self._counters["ticks"].inc(len(ticks))
+            self._counters["late"].inc(ticks["late"].true_count)
+            yield beam.pvalue.TaggedOutput(TICKS_TAG, ticks)
+        if len(bars):
+            self._counters["bars"].inc(len(bars))
+            yield beam.pvalue.TaggedOutput(BARS_TAG, bars)
+
+
+class _BoundedDriver(_Driver):
+    """All batches of a partition, in any order."""
+
+    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[beam.pvalue.TaggedOutput]:
+        partition, batches = element
+        state, expected = PartitionState(self._semantics.bar_ms), None
+        for raw in sorted(batches, key=lambda batch: span_of(batch).first):
+            expected = _checked(span_of(raw), expected)
+            yield from self._outputs(partition, raw, take_step(state, raw, self._semantics))
+        rest = provisional(state, FOREVER, NEVER, self._semantics)
+        yield from self._emitted(rest.ticks, rest.bars)
+
+
+class _Known(NamedTuple):
+    """A state in memory: a copy of the durable one as long as the offsets agree."""
+
+    next: int
+    state: PartitionState
+    told: int  # up to where provisional rows were emitted, ms
+    appended: int  # identities in the bag
+
+
+class _UnboundedDriver(_Driver):
+    """Batches of a partition as they come, the state in Beam's keeping.
+
+    The state in memory is used only where the durable offset equals its own: it is a function of the log up to there.
+    """
+
+    POSITION = ReadModifyWriteStateSpec("position", VarIntCoder())
+    OPEN = ReadModifyWriteStateSpec("open", BytesCoder())
+    HISTORY = ReadModifyWriteStateSpec("history", BytesCoder())
+    SEEN = BagStateSpec("seen", BytesCoder())
+
+    def setup(self) -> None:
+        self._known: dict[int, _Known] = {}
+
+    def process(
+        self,
+        element: tuple[int, pa.RecordBatch],
+        position: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(POSITION),
+        opened: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(OPEN),
+        history: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(HISTORY),
+        seen: BagRuntimeState = beam.DoFn.StateParam(SEEN),
+    ) -> Iterator[beam.pvalue.TaggedOutput]:
+        partition, raw = element
+        span, durable = span_of(raw), position.read()
+        known = self._known.pop(partition, None)  # put back only when all went well
+        if known is None or known.next != durable:
+            known = self._restored(durable, opened, history, seen)
+        if span.idle_ms:
+            yield from self._idle(partition, known, raw)
+            return
+        _checked(span, durable)
+        step = take_step(known.state, raw, self._semantics)
+        position.write(span.next)
+        opened.write(known.state.encode_open())
+        if known.state.history_changed:
+            history.write(known.state.encode_history())
+            known.state.history_changed = False
+        appended = _save_seen(seen, known, step.remembered)
+        self._known[partition] = _Known(span.next, known.state, NEVER, appended)
+        yield from self._outputs(partition, raw, step)
+
+    def _restored(
+        self,
+        durable: int | None,
+        opened: ReadModifyWriteRuntimeState,
+        history: ReadModifyWriteRuntimeState,
+        seen: BagRuntimeState,
+    ) -> _Known:
+        if durable is None:
+            return _Known(-1, PartitionState(self._semantics.bar_ms), NEVER, 0)
+        encoded = EncodedState(opened.read(), history.read(), list(seen.read()))
+        state = PartitionState.decode(encoded, self._semantics.bar_ms)
+        return _Known(durable, state, NEVER, len(state.seen))
+
+    def _idle(self, partition: int, known: _Known, heartbeat: pa.RecordBatch) -> Iterator[beam.pvalue.TaggedOutput]:
+        """Emits what would be closed by now had the log gone on, and passes the heartbeat to the lake."""
+        until = known.state.newest + span_of(heartbeat).idle_ms
+        rest = provisional(known.state, until, known.told, self._semantics)
+        self._known[partition] = known._replace(told=max(until, known.told))
+        yield from self._emitted(rest.ticks, rest.bars)
+        yield beam.pvalue.TaggedOutput(VALID_TAG, (partition, with_span(empty(TICKS), span_of(heartbeat))))
+
+
+def _checked(span: Span, expected: int | None) -> int:
+    """The offset after `span`, which must begin at `expected`."""
+    if expected is not None and span.first != expected:
+        raise ValueError(
+            f"partition {span.partition} of {span.topic} goes on at offset {span.first}, not at {expected}: "
+            "records are missing or repeated between reader and kernel"
+        )
+    return span.next
+
+
+def _save_seen(bag: BagRuntimeState, known: _Known, added: list[Identities]) -> int:
+    """Appends new identities to the bag, or writes it anew when most of it is forgotten; gives its size."""
+    appended = known.appended + sum(map(len, added))
+    if appended > 2 * len(known.state.seen) + _SEEN_SLACK:
+        bag.clear()
+        added = known.state.seen.identities()
+        appended = len(known.state.seen)
+    for identities in added:
+        bag.add(to_bytes(identities.to_batch()))
+    return appended

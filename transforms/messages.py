@@ -1,0 +1,89 @@
+"""Enriched ticks as Kafka messages."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+__all__ = ["PIPELINE_VERSION", "processed_messages", "rounded"]
+
+PIPELINE_VERSION = "1.0"
+
+_DECIMALS = 8
+_EXACT = 2**53 / 10**_DECIMALS  # from here on a float64 has no more than 8 decimals anyway
+
+
+class _Processed(msgspec.Struct, gc=False):
+    """One message of the topic market-data-processed, in the order of its fields."""
+
+    symbol: str
+    timestamp: int
+    price: float
+    volume: int
+    bid: float | None
+    ask: float | None
+    bid_size: int | None
+    ask_size: int | None
+    sma_20: float | None
+    sma_50: float | None
+    rsi: float | None
+    bollinger_upper: float | None
+    bollinger_lower: float | None
+    processed_at: str
+    pipeline_version: str
+    source: str
+    seq: int
+    late: bool
+
+
+def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Prices rounded half-even to 8 decimals, as every sink writes them; NaN stays."""
+    with np.errstate(over="ignore"):
+        return np.where(np.abs(values) < _EXACT, np.round(values, _DECIMALS), values)
+
+
+def processed_messages(ticks: pa.RecordBatch) -> pa.RecordBatch:
+    """Messages of the topic market-data-processed from ENRICHED ticks, one a tick.
+
+    Key: the symbol.  Headers: partition and offset of the raw record.  `processed_at` is the log's time (the Kafka
+    timestamp of the record at which the tick was complete), so that every copy of a message is equal.
+    """
+    columns = [_values(ticks, name) for name in _Processed.__struct_fields__]
+    encode = msgspec.json.Encoder().encode
+    values = [encode(_Processed(*row)) for row in zip(*columns, strict=True)]
+    key = ticks["symbol"].dictionary_decode().cast(pa.binary())
+    return pa.record_batch(
+        {"key": key, "value": pa.array(values, pa.binary()), "partition": ticks["partition"], "offset": ticks["offset"]}
+    )
+
+
+def _values(ticks: pa.RecordBatch, name: str) -> list[Any]:
+    """One field of every message; NaN stands for null, as it does in the JSON encoder."""
+    if name == "pipeline_version":
+        return [PIPELINE_VERSION] * len(ticks)
+    column = ticks[name]
+    if name == "processed_at":
+        return _iso(column)
+    if pa.types.is_dictionary(column.type):
+        return _texts(column)
+    if pa.types.is_floating(column.type):
+        return rounded(column.to_numpy(zero_copy_only=False)).tolist()
+    if column.null_count == 0:
+        return column.to_numpy(zero_copy_only=False).tolist()
+    return column.to_pylist() if column.null_count < len(column) else [None] * len(column)
+
+
+def _texts(column: pa.DictionaryArray) -> list[Any]:
+    """The strings of a column, each made once."""
+    texts = column.dictionary.to_pylist()
+    return [texts[index] for index in column.indices.to_numpy().tolist()]
+
+
+def _iso(times: pa.Int64Array) -> list[Any]:
+    """Times in ms as ISO 8601; batches hold few different ones."""
+    coded = times.dictionary_encode()
+    texts = pc.strftime(coded.dictionary.cast(pa.timestamp("ms", "UTC")), "%Y-%m-%dT%H:%M:%SZ")
+    return _texts(pa.DictionaryArray.from_arrays(coded.indices, texts))
