@@ -1,0 +1,253 @@
+"""What lies in the lake and where: bounds, names and content of its parquet objects, from the log alone.
+
+    market-data/year=2024/month=01/day=02/hour=14/p00003-20240102T140500Z-000000000012-market-data-raw.parquet
+
+An object holds the rows of one log partition that fall in one slot of log time, one block of offsets and one hour (or
+day) of their own time, in offset order.  The slot of a record is that of the highest log time up to it, so slots never
+go back, and the first record of the next slot or block finishes the objects of the last.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Optional
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from beam_pipelines.errors import UsageError
+from beam_pipelines.io.objects import Objects
+from beam_pipelines.transforms.batches import DEAD_LETTERS, TICKS, Span, span_of
+
+__all__ = [
+    "DEAD_LETTER_DATA",
+    "MARKET_DATA",
+    "NEVER",
+    "Group",
+    "Layout",
+    "Piece",
+    "Position",
+    "Written",
+    "check_continues",
+    "cut",
+    "write_objects",
+]
+
+_ROW_GROUP = 131_072  # rows; what query engines read in parallel
+NEVER = -(2**63)
+"""Before any log time, ms."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Where the rows of a dataset lie; part of the meaning of every object's name.
+
+    Attributes:
+      dataset: folder under the root.
+      schema: columns of the batches; strings may be dictionaries, times are ms.
+      times: columns that are times, written as timestamps; the first puts a row in its folder.
+      clock: column whose running maximum says which slot a row belongs to, ms.
+      hourly: whether folders go down to the hour or to the day.
+      slot_ms: length of a slot of log time, whole seconds in ms.
+      block: number of offsets after which a new object begins, however long the slot.
+      gapless: whether each batch must begin at the offset where the one before it ended.
+      compression: snappy or zstd.
+    """
+
+    dataset: str
+    schema: pa.Schema
+    times: tuple[str, ...]
+    clock: str
+    hourly: bool
+    slot_ms: int
+    block: int
+    gapless: bool
+    compression: str = "snappy"
+
+    def __post_init__(self) -> None:
+        if self.slot_ms < 1000 or self.slot_ms % 1000:
+            raise UsageError(f"lake slot_ms is {self.slot_ms}: give whole seconds, 1000 ms or more")
+        if self.compression not in ("snappy", "zstd"):
+            raise UsageError(f"lake compression is '{self.compression}': give snappy or zstd")
+
+
+MARKET_DATA = Layout(
+    "market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 300_000, 1_000_000, gapless=True
+)
+"""Every valid tick of the raw topic, late and repeated ones too."""
+
+DEAD_LETTER_DATA = Layout(
+    "dead-letter", DEAD_LETTERS, ("timestamp",), "timestamp", False, 300_000, 10_000, gapless=False
+)
+"""Dead letters, in folders by the day of their Kafka timestamp; -1 (none) is the day before the Unix epoch."""
+
+
+class Group(NamedTuple):
+    """What the objects that open and end together have in common, beside the log partition."""
+
+    slot: int  # of log time, since the Unix epoch
+    block: int  # of offsets
+
+
+class Position(NamedTuple):
+    """How far a log partition has been read, and which objects are open."""
+
+    begin: int  # the first offset that was ever read
+    next: int  # the offset after the last
+    high: int = NEVER  # highest log time so far, ms
+    open: Optional[Group] = None  # noqa: UP045 (Beam reads it)
+
+
+class Piece(NamedTuple):
+    """Consecutive rows of one batch that share their objects."""
+
+    group: Group
+    rows: pa.RecordBatch
+
+
+class Written(NamedTuple):
+    """An object in the lake."""
+
+    path: str  # under the root
+    rows: int
+    bytes: int
+    final: bool  # False: the log may yet bring rows for it
+
+
+beam.coders.registry.register_coder(Written, beam.coders.RowCoder)
+
+
+def cut(layout: Layout, position: Position | None, batch: pa.RecordBatch) -> tuple[Position, list[Piece]]:
+    """The next batch of a log partition, cut where objects end.
+
+    Cutting two batches one after the other puts the rows in the same objects as cutting them as one.
+
+    Raises:
+      ValueError: if the batch does not continue at `position`, when rows would be lost or repeated.
+    """
+    span = span_of(batch)
+    position = position or Position(span.first, span.first)
+    check_continues(layout, position.next, span)
+    if not len(batch):
+        return position._replace(next=span.next), []
+    high = np.maximum.accumulate(np.maximum(_numbers(batch, layout.clock), position.high))
+    slots, blocks = high // layout.slot_ms, _numbers(batch, "offset") // layout.block
+    pieces = [
+        Piece(Group(int(slots[start]), int(blocks[start])), batch.slice(start, end - start))
+        for start, end in _runs((np.diff(slots) != 0) | (np.diff(blocks) != 0))
+    ]
+    return Position(position.begin, span.next, int(high[-1]), pieces[-1].group), pieces
+
+
+def check_continues(layout: Layout, expected: int, span: Span) -> None:
+    """Raises ValueError if `span` does not continue a partition that was read up to offset `expected`."""
+    if span.first < expected or (layout.gapless and span.first > expected):
+        raise ValueError(
+            f"partition {span.partition} of {span.topic} goes on at offset {span.first}, not at {expected}: "
+            f"{layout.dataset} would have rows missing or repeated"
+        )
+
+
+def _numbers(rows: pa.RecordBatch | pa.Table, column: str) -> NDArray[np.int64]:
+    return rows[column].to_numpy()
+
+
+def _runs(changes: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Start and end of each run between two changes; `changes` has an entry for each two neighbours."""
+    inner = (np.flatnonzero(changes) + 1).tolist()
+    return list(zip([0, *inner], [*inner, len(changes) + 1], strict=True))
+
+
+def write_objects(
+    objects: Objects, layout: Layout, position: Position, group: Group, batches: Iterable[pa.RecordBatch], final: bool
+) -> Iterator[Written]:
+    """Writes all rows so far of a group, which are in `batches`, in offset order: an object a folder."""
+    held = list(batches)
+    if not held:
+        return
+    span = span_of(held[0])
+    marks = {"topic": span.topic, "partition": str(span.partition), "slot_ms": str(layout.slot_ms)}
+    rows = pa.concat_tables([_stored(layout, batch) for batch in held]).combine_chunks()
+    for folder, part in _by_folder(layout, rows):
+        path = f"{layout.dataset}/{folder}/{_name(layout, group, span.topic, span.partition)}"
+        merged = _with_others(objects, path, part, layout, position).replace_schema_metadata(marks)
+        content = _parquet(merged, layout.compression)
+        objects.write(path, content)
+        yield Written(path, len(merged), content.size, final)
+
+
+def _stored(layout: Layout, batch: pa.RecordBatch) -> pa.Table:
+    """Columns as the files have them: times as timestamps, plain strings (a batch's dictionary depends on batching)."""
+    columns = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name in layout.times:
+            columns[name] = column.cast(pa.timestamp("ms", "UTC"))
+        else:
+            columns[name] = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    fields = [pa.field(name, column.type, layout.schema.field(name).nullable) for name, column in columns.items()]
+    return pa.table(list(columns.values()), pa.schema(fields))
+
+
+def _by_folder(layout: Layout, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """Rows by hour or day of their own time, each in the order in which they came."""
+    unit = "h" if layout.hourly else "D"
+    units = rows[layout.times[0]].cast(pa.timestamp("ms")).to_numpy().astype(f"datetime64[{unit}]")
+    order = np.argsort(units, kind="stable")
+    runs = _runs(units[order][1:] != units[order][:-1])
+    for start, end in runs:
+        part = rows if len(runs) == 1 else rows.take(pa.array(order[start:end]))
+        yield _folder(np.datetime_as_string(units[order[start]])), part
+
+
+def _folder(hour_or_day: str) -> str:
+    """Hive-style folders for 2024-01-02T14 or 2024-01-02."""
+    date, _, hour = hour_or_day.partition("T")
+    year, month, day = date.rsplit("-", 2)
+    return f"year={year}/month={month}/day={day}" + (f"/hour={hour}" if hour else "")
+
+
+def _name(layout: Layout, group: Group, topic: str, partition: int) -> str:
+    """Name of an object within its folder.  The topic keeps two topics in one lake from overwriting each other."""
+    start = np.datetime_as_string(np.datetime64(group.slot * layout.slot_ms, "ms"), unit="s")
+    compact = re.sub("[-:]", "", start)
+    return f"p{partition:05d}-{compact}Z-{group.block:012d}-{re.sub('[^A-Za-z0-9._-]', '_', topic)}.parquet"
+
+
+def _with_others(objects: Objects, path: str, rows: pa.Table, layout: Layout, position: Position) -> pa.Table:
+    """`rows`, with those of an earlier object of this name that this reader of the log has not read.
+
+    They are there when a job begins in the middle of a log, or ends before one that ran further.
+    """
+    try:
+        with objects.open(path) as opened:
+            earlier = pq.ParquetFile(opened)
+            if _within(earlier.metadata, position):
+                return rows
+            slot_ms = int(earlier.metadata.metadata[b"slot_ms"])
+            others = earlier.read().cast(rows.schema)
+    except (FileNotFoundError, pa.ArrowInvalid):  # an object that is not parquet has no rows to keep
+        return rows
+    if slot_ms != layout.slot_ms:
+        raise UsageError(
+            f"lake object {path} was written with slot_ms={slot_ms} and would lose rows with {layout.slot_ms}: "
+            "keep the slot of a lake, or write to a new one"
+        )
+    offsets = _numbers(others, "offset")
+    return pa.concat_tables([others.filter(offsets < position.begin), rows, others.filter(offsets >= position.next)])
+
+
+def _within(metadata: pq.FileMetaData, position: Position) -> bool:
+    """Whether all rows of an object lie where `position` has read."""
+    column = metadata.schema.names.index("offset")
+    bounds = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
+    return all(position.begin <= bound.min and bound.max < position.next for bound in bounds)
+
+
+def _parquet(rows: pa.Table, compression: str) -> pa.Buffer:
+    """The rows as a parquet file: the same bytes for the same rows, however they were batched."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.combine_chunks(), sink, compression=compression, row_group_size=_ROW_GROUP)
+    return sink.getvalue()
