@@ -1,33 +1,43 @@
 """Real servers for the tests: each is started by the first test that asks for it and ended with the run."""
 
+import collections
 import contextlib
 import itertools
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from beam_pipelines.runners.flink import job_server_jar
 from beam_pipelines.runners.servers.base import Server
+from beam_pipelines.runners.servers.flink import JobManager, TaskManager
 from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
+from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
+SLOTS = 4
 AnyServer = TypeVar("AnyServer", bound=Server)
 _numbers = itertools.count(1)
 
 
+def on_any_port(kind: Callable[..., AnyServer], folder: pathlib.Path, *more: object) -> AnyServer:
+    return kind(folder, collections.defaultdict(int), *more)
+
+
 @contextlib.contextmanager
-def started(kind: type[AnyServer], folder: pathlib.Path) -> Iterator[AnyServer]:
-    server = kind(folder / kind.name, dict.fromkeys(kind.preferred_ports, 0))
+def started(*servers: Server) -> Iterator[None]:
     try:
-        server.start()
-        yield server
+        for server in servers:
+            server.start()
+        yield
     finally:
-        server.stop()
+        for server in reversed(servers):
+            server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +49,8 @@ def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def kafka_server(servers_folder: pathlib.Path) -> Iterator[str]:
     """The bootstrap servers of a broker."""
-    with started(Kafka, servers_folder) as server:
+    server = on_any_port(Kafka, servers_folder / "kafka")
+    with started(server):
         yield server.address("kafka")
 
 
@@ -59,7 +70,8 @@ def topic(kafka_server: str) -> Callable[[str, int], str]:
 @pytest.fixture(scope="session")
 def postgres_server(servers_folder: pathlib.Path) -> Iterator[Postgres]:
     """A PostgreSQL server."""
-    with started(Postgres, servers_folder) as server:
+    server = on_any_port(Postgres, servers_folder / "postgres")
+    with started(server):
         yield server
 
 
@@ -76,7 +88,46 @@ def postgres_dsn(postgres_server: Postgres) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3_server(servers_folder: pathlib.Path) -> Iterator[S3]:
     """An S3 server, with `endpoint` and `bucket`; the environment's AWS settings point to it."""
-    with started(S3, servers_folder) as server, pytest.MonkeyPatch.context() as patch:
+    server = on_any_port(S3, servers_folder / "s3")
+    with started(server), pytest.MonkeyPatch.context() as patch:
         for name, value in server.environment.items():
             patch.setenv(name, value)
         yield server
+
+
+class FlinkCluster(NamedTuple):
+    """A running cluster; its servers are there to be killed and started again."""
+
+    job_manager: JobManager
+    task_manager: TaskManager
+    workers: WorkerPool
+
+    @property
+    def rest(self) -> str:
+        return self.job_manager.address("flink")
+
+    @property
+    def worker_pool(self) -> str:
+        return self.workers.address("worker_pool")
+
+    @property
+    def arguments(self) -> list[str]:
+        """The Beam options of a job on this cluster."""
+        return [
+            "--runner=FlinkRunner",
+            f"--flink_master={self.rest}",
+            f"--flink_job_server_jar={job_server_jar(self.rest)}",
+            f"--artifacts_dir={self.job_manager.folder / 'artifacts'}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config={self.worker_pool}",
+        ]
+
+
+@pytest.fixture(scope="session")
+def flink_cluster(servers_folder: pathlib.Path) -> Iterator[FlinkCluster]:
+    """A Flink cluster at `rest`, and its Python workers at `worker_pool`."""
+    job_manager = on_any_port(JobManager, servers_folder / "jobmanager")
+    task_manager = on_any_port(TaskManager, servers_folder / "taskmanager", job_manager, SLOTS)
+    workers = on_any_port(WorkerPool, servers_folder / "workers")
+    with started(workers, job_manager, task_manager):
+        yield FlinkCluster(job_manager, task_manager, workers)

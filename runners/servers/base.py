@@ -13,10 +13,12 @@ from typing import ClassVar, NamedTuple
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.processes import Process, spawn, stop, sweep
 
-__all__ = ["HOST", "Command", "Server", "ServerError", "accepts", "free_port"]
+__all__ = ["HOST", "Command", "Server", "ServerError", "accepts"]
 
 HOST = "127.0.0.1"
 LOG_LINES = 15
+PORTS = (20000, 32000)  # below the range from which the system takes the ports of outgoing connections
+_given: dict[int, pathlib.Path] = {}  # ports chosen here whose server may not listen yet, and its folder
 
 
 class ServerError(Exception):
@@ -49,7 +51,7 @@ class Server(abc.ABC):
         self._record = self.folder / "server.json"
         self.process, kept = self._recall()
         self.ports = {
-            name: self._choose(name, (ports or {}).get(name), kept.get(name), preferred)
+            name: self._choose(name, None if ports is None else ports.get(name), kept.get(name), preferred)
             for name, preferred in self.preferred_ports.items()
         }
 
@@ -88,6 +90,8 @@ class Server(abc.ABC):
         """Ends it in order, with all that it started."""
         if self.process is not None:
             stop(self.process, self.folder, self.stop_signal)
+        else:  # a start that was killed before it was recorded
+            sweep(self.folder)
 
     def last_log_lines(self, count: int = LOG_LINES) -> str:
         """The end of its log."""
@@ -120,18 +124,17 @@ class Server(abc.ABC):
                     f"--{name}_port={wanted}: {self.name} already runs on port {kept}; take it down first."
                 )
             return kept
-        if wanted and not _is_free(wanted):
+        if wanted and not self._may_take(wanted):
             raise UsageError(f"--{name}_port={wanted}: that port is in use; give another, or 0 for any.")
         candidates = [wanted] if wanted is not None else [kept, preferred]
-        return next((port for port in candidates if port and _is_free(port)), 0) or free_port()
+        port = next((port for port in candidates if port and self._may_take(port)), 0)
+        while not port or not self._may_take(port):
+            port = random.randint(*PORTS)  # noqa: S311
+        _given[port] = self.folder
+        return port
 
-
-def free_port() -> int:
-    """A free loopback port, below the range from which the system takes the ports of outgoing connections."""
-    while True:
-        port = random.randint(20000, 32000)  # noqa: S311
-        if _is_free(port):
-            return port
+    def _may_take(self, port: int) -> bool:
+        return _given.get(port, self.folder) == self.folder and _is_free(port)
 
 
 def accepts(address: str) -> bool:
@@ -146,9 +149,9 @@ def accepts(address: str) -> bool:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: an old connection may linger
         try:
-            probe.bind((HOST, port))
+            probe.bind(("", port))  # all interfaces: Flink's metrics reporter cannot be told to take loopback alone
         except OSError:
             return False
         return True

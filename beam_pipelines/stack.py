@@ -1,0 +1,148 @@
+"""The local stack on the command line: `python -m beam_pipelines.stack up|down|status|env|logs`."""
+
+import argparse
+import json
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+
+from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.runners.local import Endpoints, Stack, default_state_dir
+from beam_pipelines.runners.servers.base import Server, ServerError
+
+__all__ = ["Endpoints", "Stack", "main"]
+
+FAILED = 1
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one command and returns the exit code."""
+    options = _parser().parse_args(arguments)
+    code: int = options.command(options)
+    return code
+
+
+def _up(options: argparse.Namespace) -> int:
+    ports = {name: getattr(options, f"{name}_port") for name in Stack.port_names}
+    stack = Stack(options.state_dir, {name: port for name, port in ports.items() if port is not None}, options.slots)
+    print(f"starting the servers of {stack.state_dir} (the first time downloads about 250 MB)", flush=True)
+    try:
+        stack.up(lambda server, seconds: print(f"  {server.name:<12} ready after {seconds:5.1f} s", flush=True))
+    except ServerError as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return FAILED
+    _print_table(stack)
+    print("\n" + _exports(stack.endpoints))
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    stack = Stack(options.state_dir)
+    stack.down(purge=options.purge)
+    print(f"no server of {stack.state_dir} runs any more" + (", and their data is deleted" if options.purge else ""))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    stack = Stack(options.state_dir)
+    states = {server.name: _state(server) for server in stack.servers}
+    if options.json:
+        servers = {server.name: {"state": states[server.name], "ports": server.ports} for server in stack.servers}
+        print(json.dumps({"servers": servers, "endpoints": stack.endpoints._asdict()}, indent=2))
+    else:
+        _print_table(stack)
+    return 0 if set(states.values()) == {"ready"} else FAILED
+
+
+def _env(options: argparse.Namespace) -> int:
+    print(_exports(Stack(options.state_dir).endpoints))
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    stack = Stack(options.state_dir)
+    servers = [stack.server(options.server)] if options.server else stack.servers
+    logs = [str(server.log) for server in servers if server.log.exists()]
+    if not logs:
+        raise UsageError(f"--state_dir={stack.state_dir}: there are no logs; the stack was never up.")
+    os.execvp("tail", ["tail", "-n", "50", *(["-F"] if options.follow else []), "--", *logs])  # noqa: S606, S607
+
+
+def _state(server: Server) -> str:
+    if not server.running:
+        return "stopped"
+    return "ready" if server.ready() else "not ready"
+
+
+def _print_table(stack: Stack) -> None:
+    ends = stack.endpoints
+    urls = {
+        "kafka": ends.kafka,
+        "jobmanager": f"http://{ends.flink_rest}",
+        "taskmanager": f"http://{stack.task_manager.address('taskmanager_metrics')}/metrics",
+        "workers": ends.worker_pool,
+        "postgres": ends.postgres_dsn,
+        "s3": f"{ends.s3_endpoint}  s3://{ends.s3_bucket}",
+    }
+    print(f"\n{'server':<12} {'state':<10} {'pid':>7}  where")
+    for server in stack.servers:
+        pid = server.process.pid if server.process and server.running else "-"
+        print(f"{server.name:<12} {_state(server):<10} {pid:>7}  {urls[server.name]}")
+
+
+def _exports(endpoints: Endpoints) -> str:
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in endpoints.environment().items())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m beam_pipelines.stack",
+        description="Real servers on this machine: Kafka, a Flink cluster, Python workers, PostgreSQL and S3.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--state_dir", type=pathlib.Path, default=default_state_dir(), help="data, logs and records (%(default)s)"
+    )
+    up = commands.add_parser("up", parents=[shared], help="start what does not run, and wait until all are ready")
+    up.set_defaults(command=_up)
+    for name in Stack.port_names:
+        up.add_argument(
+            f"--{name}_port", type=_port, metavar="PORT", help="0: any; default: the usual one if it is free"
+        )
+    up.add_argument("--slots", type=_slots, help="task slots of the Flink cluster (2)")
+    down = commands.add_parser("down", parents=[shared], help="end all servers and whatever they started")
+    down.set_defaults(command=_down)
+    down.add_argument("--purge", action="store_true", help="delete their data too")
+    status = commands.add_parser(
+        "status", parents=[shared], help="what runs and where; exit code 1 unless all is ready"
+    )
+    status.set_defaults(command=_status)
+    status.add_argument("--json", action="store_true", help="for programs")
+    env = commands.add_parser("env", parents=[shared], help='where the servers are; for: eval "$(... env)"')
+    env.set_defaults(command=_env)
+    logs = commands.add_parser("logs", parents=[shared], help="the last lines of the servers' logs")
+    logs.set_defaults(command=_logs)
+    logs.add_argument("server", nargs="?", help="one server only")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as they grow")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not a port: 0 to 65535")
+    return port
+
+
+def _slots(text: str) -> int:
+    slots = int(text)
+    if not 1 <= slots <= 64:
+        raise argparse.ArgumentTypeError(f"{slots} is not a number of slots: 1 to 64")
+    return slots
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,79 @@
+"""Beam's Flink job server, as one small jar that names its class path."""
+
+import json
+import os
+import pathlib
+import shutil
+import urllib.error
+import urllib.request
+
+from beam_pipelines.errors import UsageError
+from beam_pipelines.runners import maven
+from beam_pipelines.runners.cache import locked
+
+__all__ = ["ADD_OPENS", "job_server_jar"]
+
+MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+EMBEDDED = ("[local]", "[auto]", "[collection]")
+ADD_OPENS = tuple(  # what Flink's and Beam's serializers reach into; closed by default since Java 16
+    f"java.base/{package}"
+    for package in (
+        "java.io",
+        "java.lang",
+        "java.lang.reflect",
+        "java.net",
+        "java.nio",
+        "java.text",
+        "java.time",
+        "java.util",
+        "java.util.concurrent",
+        "java.util.concurrent.atomic",
+        "java.util.concurrent.locks",
+        "sun.nio.ch",
+    )
+)
+
+
+def job_server_jar(flink_master: str = "[local]") -> str:
+    """The path of a jar fit for Beam's `--flink_job_server_jar`; assembled in the cache when absent.
+
+    The job server uploads its whole class path with each job, 200 MB and 13 s, unless the cluster has it already,
+    as the local stack's has.
+
+    Args:
+      flink_master: where the job is to run, as in Beam's `--flink_master`.
+
+    Raises:
+      UsageError: when nobody answers there, or the jar is absent and Java or Maven is missing.
+    """
+    lib = maven.resolve("flink")
+    if flink_master.strip() not in EMBEDDED and _cluster_has(lib, flink_master.strip()):
+        lib = _unstaged(lib)
+    return str(maven.pathing_jar(lib, MAIN_CLASS, ADD_OPENS))
+
+
+def _cluster_has(lib: pathlib.Path, flink_master: str) -> bool:
+    """Whether the JobManager's class path holds our jars."""
+    url = flink_master if flink_master.startswith(("http://", "https://")) else f"http://{flink_master}"
+    try:
+        with urllib.request.urlopen(f"{url}/jobmanager/environment", timeout=10) as answer:  # noqa: S310
+            class_path = json.load(answer)["classpath"]
+    except (OSError, ValueError, KeyError) as error:
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UsageError(f"--flink_master={flink_master}: no Flink cluster answers there ({why}).") from None
+    return any(entry.startswith(f"{lib}/") for entry in class_path)
+
+
+def _unstaged(lib: pathlib.Path) -> pathlib.Path:
+    """The same jars, as hard links in a folder that Beam uploads nothing of.
+
+    Beam has no option for it, but its PipelineResources.isStageable leaves out all below a `gradle/wrapper`.
+    """
+    folder = lib.parent / "gradle" / "wrapper" / lib.name
+    with locked(lib.parent / ".lock"):
+        if not folder.is_dir():
+            draft = folder.with_suffix(".part")
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(lib, draft, copy_function=os.link)
+            draft.rename(folder)
+    return folder

@@ -1,0 +1,159 @@
+"""The local stack: all servers together, recorded in one folder, from which a later run knows them again."""
+
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import NamedTuple
+
+from beam_pipelines.errors import UsageError
+from beam_pipelines.runners import maven
+from beam_pipelines.runners.cache import cache_dir, locked
+from beam_pipelines.runners.servers.base import Server
+from beam_pipelines.runners.servers.flink import JobManager, TaskManager
+from beam_pipelines.runners.servers.kafka import Kafka
+from beam_pipelines.runners.servers.postgres import Postgres
+from beam_pipelines.runners.servers.s3 import S3
+from beam_pipelines.runners.servers.worker_pool import WorkerPool
+
+__all__ = ["Endpoints", "Stack", "default_state_dir"]
+
+SLOTS = 2
+
+
+class Endpoints(NamedTuple):
+    """Where the servers are."""
+
+    kafka: str  # bootstrap servers
+    flink_rest: str  # host:port, as for --flink_master
+    worker_pool: str  # host:port, as for --environment_config
+    postgres_dsn: str
+    s3_endpoint: str  # URL
+    s3_bucket: str
+    s3_access_key: str
+    s3_secret_key: str
+    s3_region: str
+    artifacts_dir: str  # for --artifacts_dir; Beam's default vanishes with the program that submits a job
+
+    def environment(self) -> dict[str, str]:
+        """The same as environment variables, under the names that clients read."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "FLINK_MASTER": self.flink_rest,
+            "BEAM_WORKER_POOL": self.worker_pool,
+            "TIMESCALE_DSN": self.postgres_dsn,
+            "AWS_ENDPOINT_URL": self.s3_endpoint,
+            "AWS_ACCESS_KEY_ID": self.s3_access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3_secret_key,
+            "AWS_DEFAULT_REGION": self.s3_region,
+            "LAKE": f"s3://{self.s3_bucket}",
+        }
+
+
+def default_state_dir() -> pathlib.Path:
+    """Where the stack keeps its data unless told otherwise."""
+    return cache_dir() / "stack"
+
+
+class Stack:
+    """The servers of one state folder.
+
+    Args:
+      state_dir: where they keep data, logs and records; made when absent.
+      ports: wanted port numbers by name (`Stack.port_names`); 0 is any; a missing one stays as it was or is chosen.
+      slots: task slots of the Flink cluster.
+    """
+
+    port_names = ("kafka", "flink", "worker_pool", "postgres", "s3")
+
+    def __init__(
+        self, state_dir: pathlib.Path | None = None, ports: Mapping[str, int] | None = None, slots: int | None = None
+    ) -> None:
+        self.state_dir = (state_dir or default_state_dir()).absolute()
+        self._settings_file = self.state_dir / "stack.json"
+        kept = self._kept_settings()
+        self._slots = slots or kept.get("slots", SLOTS)
+        ports = ports or {}
+        self.kafka = Kafka(self.state_dir / Kafka.name, ports)
+        self.postgres = Postgres(self.state_dir / Postgres.name, ports)
+        self.s3 = S3(self.state_dir / S3.name, ports)
+        self.job_manager = JobManager(self.state_dir / JobManager.name, ports)
+        self.task_manager = TaskManager(self.state_dir / TaskManager.name, ports, self.job_manager, self._slots)
+        self.worker_pool = WorkerPool(self.state_dir / WorkerPool.name, ports)
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """All of them, in the order in which they are started."""
+        return (self.postgres, self.s3, self.kafka, self.worker_pool, self.task_manager, self.job_manager)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where the servers are, or would be."""
+        return Endpoints(
+            kafka=self.kafka.address("kafka"),
+            flink_rest=self.job_manager.address("flink"),
+            worker_pool=self.worker_pool.address("worker_pool"),
+            postgres_dsn=self.postgres.dsn,
+            s3_endpoint=self.s3.endpoint,
+            s3_bucket=self.s3.bucket,
+            s3_access_key=self.s3.access_key,
+            s3_secret_key=self.s3.secret_key,
+            s3_region=self.s3.region,
+            artifacts_dir=str(self.job_manager.folder / "artifacts"),
+        )
+
+    def up(self, told: Callable[[Server, float], None] = lambda _server, _seconds: None) -> Endpoints:
+        """Starts what does not run and returns when all are ready; what runs is left alone.
+
+        Args:
+          told: called with each server when it is ready, and the seconds it took.
+
+        Raises:
+          ServerError: when one does not start; the others are left running, for their logs and another try.
+          UsageError: when something on the machine is missing.
+        """
+        maven.java()
+        for pom in ("kafka", "flink"):
+            maven.resolve(pom)
+        with locked(self.state_dir / ".lock"):
+            self._settings_file.write_text(json.dumps({"slots": self._slots}))
+            with ThreadPoolExecutor(len(self.servers)) as pool:
+                starts = {pool.submit(self._start, server): server for server in self.servers}
+                for done in as_completed(starts):
+                    told(starts[done], done.result())
+        return self.endpoints
+
+    def down(self, purge: bool = False) -> None:
+        """Ends all servers and whatever they started; `purge` deletes their data too."""
+        if not self.state_dir.is_dir():
+            return
+        with locked(self.state_dir / ".lock"):
+            for server in reversed(self.servers):
+                server.stop()
+        if purge:
+            shutil.rmtree(self.state_dir)
+
+    def server(self, name: str) -> Server:
+        """The server of that name.
+
+        Raises:
+          UsageError: when there is none.
+        """
+        for server in self.servers:
+            if server.name == name:
+                return server
+        raise UsageError(f"There is no server {name}; the stack has {', '.join(it.name for it in self.servers)}.")
+
+    def _start(self, server: Server) -> float:
+        began = time.monotonic()
+        server.start()
+        return time.monotonic() - began
+
+    def _kept_settings(self) -> dict[str, int]:
+        try:
+            kept = json.loads(self._settings_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}

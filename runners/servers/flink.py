@@ -1,0 +1,178 @@
+"""A Flink session cluster: one JobManager and one TaskManager, from the jars that also submit the jobs."""
+
+import json
+import pathlib
+import shutil
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from beam_pipelines.runners import maven
+from beam_pipelines.runners.flink import ADD_OPENS
+from beam_pipelines.runners.servers.base import HOST, Command, Server
+
+__all__ = ["JobManager", "TaskManager"]
+
+JOB_MANAGER_CLASS = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+TASK_MANAGER_CLASS = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+REPORTER = "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
+# MiB, 2 GiB together. Flink's scripts derive these from a total; the process itself wants each of them.
+FRAMEWORK_HEAP, TASK_HEAP, FRAMEWORK_DIRECT, NETWORK, MANAGED, METASPACE, OVERHEAD = 128, 512, 128, 128, 768, 256, 128
+SHARED = {
+    "jobmanager.rpc.address": HOST,
+    "jobmanager.bind-host": HOST,
+    "taskmanager.host": HOST,
+    "taskmanager.bind-host": HOST,
+    "rest.address": HOST,
+    "rest.bind-address": HOST,
+    # The cluster has Beam on its class path: jobs share those classes, so that later ones start warm.
+    "classloader.resolve-order": "parent-first",
+    "classloader.check-leaked-classloader": False,
+    "state.backend.type": "rocksdb",
+    "state.backend.incremental": True,
+    "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
+    # Not fixed-delay: its last attempt would end a job for good.
+    "restart-strategy.type": "exponential-delay",
+    "restart-strategy.exponential-delay.initial-backoff": "1 s",
+    "restart-strategy.exponential-delay.max-backoff": "30 s",
+    "restart-strategy.exponential-delay.reset-backoff-threshold": "2 min",
+    "heartbeat.interval": 2000,  # a killed TaskManager is noticed after two of these, by refused connections
+    "heartbeat.timeout": 30000,
+    "pekko.ask.timeout": "30 s",
+    "metrics.reporter.prom.factory.class": REPORTER,
+}
+
+
+class JobManager(Server):
+    """Takes the jobs, at `address("flink")`, which also serves the web page.
+
+    Args:
+      folder: where it keeps everything, checkpoints and savepoints too.
+      ports: as for every server.
+    """
+
+    name = "jobmanager"
+    preferred_ports: ClassVar[Mapping[str, int]] = {
+        "flink": 8081,
+        "flink_rpc": 0,
+        "flink_blob": 0,
+        "jobmanager_metrics": 9249,
+    }
+
+    def prepare(self) -> Command:
+        """Writes the configuration."""
+        write_configuration(
+            self.folder,
+            {
+                **self.shared_settings,
+                "blob.server.port": self.ports["flink_blob"],
+                "metrics.reporter.prom.port": str(self.ports["jobmanager_metrics"]),  # Flink overlooks a number
+                "rest.port": self.ports["flink"],
+                "rest.bind-port": self.ports["flink"],
+            },
+        )
+        return java_command(self, JOB_MANAGER_CLASS, ["-Xms256m", "-Xmx768m"])
+
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return self.get("overview") is not None
+
+    @property
+    def shared_settings(self) -> dict[str, object]:
+        """What the TaskManagers must be told too."""
+        return {
+            "jobmanager.rpc.port": self.ports["flink_rpc"],
+            "state.checkpoints.dir": (self.folder / "checkpoints").as_uri(),
+            "state.savepoints.dir": (self.folder / "savepoints").as_uri(),
+        }
+
+    def get(self, path: str) -> Any:
+        """The JSON that its REST interface gives for `path`; None while it does not answer or has no such thing."""
+        try:
+            with urllib.request.urlopen(f"http://{self.address('flink')}/{path}", timeout=5) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
+
+class TaskManager(Server):
+    """Runs the tasks of a JobManager's jobs.
+
+    Args:
+      folder: where it keeps everything, RocksDB's files too.
+      ports: as for every server.
+      job_manager: whom it serves.
+      slots: how many parallel parts of jobs it can run.
+    """
+
+    name = "taskmanager"
+    preferred_ports: ClassVar[Mapping[str, int]] = {"taskmanager_rpc": 0, "taskmanager_metrics": 9250}
+
+    def __init__(
+        self, folder: pathlib.Path, ports: Mapping[str, int] | None, job_manager: JobManager, slots: int = 2
+    ) -> None:
+        super().__init__(folder, ports)
+        self._job_manager = job_manager
+        self._slots = slots
+        self._identity = self.folder / "resource-id"
+
+    def prepare(self) -> Command:
+        """Writes the configuration."""
+        identity = f"{self.name}-{uuid.uuid4()}"  # a new one each start: the JobManager still lists a killed one
+        self._identity.write_text(identity)
+        write_configuration(
+            self.folder,
+            {
+                **self._job_manager.shared_settings,
+                "metrics.reporter.prom.port": str(self.ports["taskmanager_metrics"]),
+                "taskmanager.cpu.cores": self._slots,
+                "taskmanager.memory.framework.heap.size": f"{FRAMEWORK_HEAP}m",
+                "taskmanager.memory.framework.off-heap.size": f"{FRAMEWORK_DIRECT}m",
+                "taskmanager.memory.jvm-metaspace.size": f"{METASPACE}m",
+                "taskmanager.memory.jvm-overhead.max": f"{OVERHEAD}m",
+                "taskmanager.memory.jvm-overhead.min": f"{OVERHEAD}m",
+                "taskmanager.memory.managed.size": f"{MANAGED}m",
+                "taskmanager.memory.network.max": f"{NETWORK}m",
+                "taskmanager.memory.network.min": f"{NETWORK}m",
+                "taskmanager.memory.task.heap.size": f"{TASK_HEAP}m",
+                "taskmanager.memory.task.off-heap.size": "0m",
+                "taskmanager.numberOfTaskSlots": self._slots,
+                "taskmanager.resource-id": identity,
+                "taskmanager.rpc.port": self.ports["taskmanager_rpc"],
+            },
+        )
+        memory = [
+            f"-Xmx{FRAMEWORK_HEAP + TASK_HEAP}m",
+            f"-XX:MaxDirectMemorySize={FRAMEWORK_DIRECT + NETWORK}m",
+            f"-XX:MaxMetaspaceSize={METASPACE}m",
+        ]
+        return java_command(self, TASK_MANAGER_CLASS, memory)
+
+    def ready(self) -> bool:
+        """Whether its slots are known to the JobManager."""
+        if not self._identity.exists():
+            return False
+        known = self._job_manager.get("taskmanagers") or {"taskmanagers": []}
+        identity = self._identity.read_text()
+        return any(it["id"] == identity and it["slotsNumber"] == self._slots for it in known["taskmanagers"])
+
+
+def write_configuration(folder: pathlib.Path, settings: Mapping[str, object]) -> None:
+    """Writes Flink's `conf/config.yaml`."""
+    shutil.rmtree(folder / "tmp", ignore_errors=True)  # what a killed process left
+    (folder / "tmp").mkdir()
+    (folder / "conf").mkdir(exist_ok=True)
+    lines = {**SHARED, "io.tmp.dirs": str(folder / "tmp"), **settings}.items()
+    (folder / "conf" / "config.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in lines))
+
+
+def java_command(server: Server, main_class: str, memory: list[str]) -> Command:
+    """How a Flink process is run."""
+    logging = [f"-Dorg.slf4j.simpleLogger.{key}" for key in ("showDateTime=true", "dateTimeFormat=HH:mm:ss.SSS")]
+    opens = [f"--add-opens={package}=ALL-UNNAMED" for package in ADD_OPENS]
+    options = [*memory, *opens, *logging, f"-Dlog.file={server.log}"]  # log.file: for the web page
+    class_path = f"{maven.resolve('flink')}/*"
+    conf = str(server.folder / "conf")
+    return Command([maven.java(), *options, "-cp", class_path, main_class, "--configDir", conf])

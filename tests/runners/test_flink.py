@@ -1,0 +1,88 @@
+"""Beam jobs run on embedded Flink and on our cluster, with our job server's jar."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from beam_pipelines.errors import UsageError
+from beam_pipelines.runners.flink import job_server_jar
+
+pytestmark = pytest.mark.servers
+
+HERE = pathlib.Path(__file__).parent
+PATIENCE_S = 60
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+    return value
+
+
+def run(*arguments: object) -> None:
+    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_job_runs_on_embedded_flink(tmp_path: pathlib.Path) -> None:
+    run(HERE / "batch_job.py", tmp_path / "sums", "--runner=FlinkRunner", f"--flink_job_server_jar={job_server_jar()}")
+    assert sorted((tmp_path / "sums").read_text().splitlines()) == ["('a', 4)", "('b', 2)"]
+
+
+def test_a_job_runs_on_the_cluster(tmp_path: pathlib.Path, flink_cluster: Any) -> None:
+    run(HERE / "batch_job.py", tmp_path / "sums", *flink_cluster.arguments)
+    assert sorted((tmp_path / "sums").read_text().splitlines()) == ["('a', 4)", "('b', 2)"]
+
+
+def test_a_job_for_our_cluster_uploads_no_jars(flink_cluster: Any) -> None:
+    assert "/gradle/wrapper/" in job_server_jar(flink_cluster.rest)
+    assert "/gradle/wrapper/" not in job_server_jar("[local]")
+
+
+def test_an_unreachable_cluster_is_named() -> None:
+    with pytest.raises(UsageError, match=r"--flink_master=127\.0\.0\.1:1: no Flink cluster answers there"):
+        job_server_jar("127.0.0.1:1")
+
+
+@pytest.fixture
+def streaming_job(flink_cluster: Any) -> Iterator[str]:
+    """The id of a running job with keyed state and checkpoints every second."""
+    known = {job["jid"] for job in flink_cluster.job_manager.get("jobs/overview")["jobs"]}
+    command = [sys.executable, HERE / "streaming_job.py", *flink_cluster.arguments]
+    client = subprocess.Popen([*command, "--checkpointing_interval=1000", "--parallelism=2"], stderr=subprocess.DEVNULL)
+
+    def started() -> str | None:
+        jobs = flink_cluster.job_manager.get("jobs/overview")["jobs"]
+        return next((job["jid"] for job in jobs if job["jid"] not in known), None)
+
+    job = eventually(started)
+    yield job
+    url = f"http://{flink_cluster.rest}/jobs/{job}?mode=cancel"
+    urllib.request.urlopen(urllib.request.Request(url, method="PATCH"))
+    eventually(lambda: flink_cluster.job_manager.get(f"jobs/{job}")["state"] == "CANCELED")
+    client.wait(30)
+
+
+def test_a_streaming_job_takes_checkpoints_and_outlives_a_killed_task_manager(
+    flink_cluster: Any, streaming_job: str
+) -> None:
+    def counts() -> Any:
+        return flink_cluster.job_manager.get(f"jobs/{streaming_job}/checkpoints")["counts"]
+
+    eventually(lambda: counts()["completed"] >= 2)
+    os.kill(flink_cluster.task_manager.process.pid, signal.SIGKILL)
+    os.waitpid(flink_cluster.task_manager.process.pid, 0)
+    flink_cluster.task_manager.start()
+    eventually(lambda: counts()["restored"] == 1)
+    completed = counts()["completed"]
+    eventually(lambda: counts()["completed"] > completed)
