@@ -1,0 +1,167 @@
+"""PostgreSQL's binary COPY format out of Arrow arrays, without a Python loop over rows.
+
+Against CSV, made with pyarrow, it costs a quarter of the client's time and spares the server the parsing of dates and
+numbers.  https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-BINARY-FORMAT
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["TYPES", "binary_copy", "numeric"]
+
+_Array = npt.NDArray[Any]
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
+_TRAILER = b"\xff\xff"
+_TEXT = "text"
+_NUMERIC = np.dtype([("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", 5)])
+_LAYOUTS = {
+    "bigint": np.dtype(">i8"),
+    "boolean": np.dtype("u1"),
+    "double precision": np.dtype(">f8"),
+    "integer": np.dtype(">i4"),
+    "numeric(20,8)": _NUMERIC,
+    "timestamp with time zone": np.dtype(">i8"),
+}
+TYPES = frozenset([*_LAYOUTS, _TEXT])
+"""The column types that can be written, as PostgreSQL's format_type() spells them."""
+
+_EPOCH_MS = 946_684_800_000  # 2000-01-01, where PostgreSQL counts from
+_FIRST_MS, _END_MS = -210_866_803_200_000, 9_224_318_016_000_000  # what a timestamptz holds: [4714-11-24 BC, 294277 AD)
+_NUMERIC_END = 1e12  # numeric(20,8) holds less
+_BASE = 10_000  # of a numeric's digits
+
+
+class _Field(NamedTuple):
+    """A column of fixed width: its values on the wire, and which rows have none."""
+
+    values: _Array
+    null: _Array
+
+
+def binary_copy(columns: Sequence[tuple[str, pa.Array]]) -> tuple[list[int], Iterator[bytes | memoryview]]:
+    """Rows for COPY … FROM STDIN (FORMAT binary).
+
+    Nulls, and floats that are not finite, become NULL.  Timestamps are int64 ms since 1970.  Values that the type
+    cannot hold are sent as ones that the server refuses.
+
+    Args:
+      columns: SQL type (of `TYPES`) and values of each, all of one length below 2 GiB in sum.
+
+    Returns:
+      The order in which the columns are sent, as positions in `columns` (fixed width first), and the bytes in pieces.
+    """
+    texts = [position for position, (kind, _) in enumerate(columns) if kind == _TEXT]
+    fixed = [position for position, (kind, _) in enumerate(columns) if kind != _TEXT]
+    pieces = [_fixed_run([_field(*columns[position]) for position in fixed], len(columns), len(columns[0][1]))]
+    for position in texts:
+        pieces += _text_pieces(columns[position][1])
+    rows = pc.binary_join_element_wise(*pieces, b"")
+    return fixed + texts, iter((_HEADER, _bytes_of(rows), _TRAILER))
+
+
+def _bytes_of(rows: pa.BinaryArray) -> memoryview:
+    offsets = np.frombuffer(rows.buffers()[1], np.int32, len(rows) + 1) if len(rows) else np.zeros(1, np.int32)
+    return memoryview(rows.buffers()[2] or b"")[offsets[0] : offsets[-1]]
+
+
+def _text_pieces(texts: pa.StringArray) -> tuple[pa.Array, pa.Array]:
+    content = texts.fill_null("").cast(pa.binary())
+    lengths = np.where(texts.is_null(), -1, pc.binary_length(content)).astype(">i4")
+    return _binary(lengths), content
+
+
+def _binary(rows: _Array) -> pa.Array:
+    """An array's rows as Arrow binary."""
+    width = rows.dtype.itemsize
+    return pa.Array.from_buffers(pa.binary(width), len(rows), [None, pa.py_buffer(rows)]).cast(pa.binary())
+
+
+def _fixed_run(fields: list[_Field], column_count: int, rows: int) -> pa.Array:
+    """The columns of fixed width side by side, each behind its length, all behind the number of columns."""
+    absent = [bool(rows) and bool(field.null.all()) for field in fields]
+    layout: list[Any] = [("columns", ">i2")]
+    for at, field in enumerate(fields):
+        layout += [(f"length_{at}", ">i4")] + ([] if absent[at] else [(f"value_{at}", field.values.dtype)])
+    run = np.empty(rows, np.dtype(layout))
+    run["columns"] = column_count
+    for at, field in enumerate(fields):
+        run[f"length_{at}"] = np.where(field.null, -1, field.values.dtype.itemsize)
+        if not absent[at]:
+            run[f"value_{at}"] = field.values
+    gaps = [(f"value_{at}", field) for at, field in enumerate(fields) if not absent[at] and field.null.any()]
+    return _without(run, gaps) if gaps else _binary(run)
+
+
+def _without(run: _Array, gaps: list[tuple[str, _Field]]) -> pa.Array:
+    """The rows of `run` less the values that are null: a NULL is its length, -1, and nothing more."""
+    width = run.dtype.itemsize
+    offset_of = {name: offset for name, (_, offset, *_) in (run.dtype.fields or {}).items()}
+    keep = np.ones((len(run), width), np.bool_)
+    widths = np.full(len(run), width, np.int32)
+    for name, field in gaps:
+        length, start = field.values.dtype.itemsize, offset_of[name]
+        keep[field.null, start : start + length] = False
+        widths -= field.null * np.int32(length)
+    kept = run.view(np.uint8).reshape(len(run), width)[keep]
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(widths, dtype=np.int32)])
+    return pa.Array.from_buffers(pa.binary(), len(run), [None, pa.py_buffer(offsets), pa.py_buffer(kept)])
+
+
+def _field(kind: str, array: pa.Array) -> _Field:
+    null = array.is_null().to_numpy(zero_copy_only=False)
+    values = (array.fill_null(False if pa.types.is_boolean(array.type) else 0) if array.null_count else array).to_numpy(
+        zero_copy_only=False
+    )
+    if kind in {"numeric(20,8)", "double precision"}:
+        infinite = ~np.isfinite(values)
+        null, values = null | infinite, np.where(infinite, 0.0, values) if infinite.any() else values
+    if kind == "numeric(20,8)":
+        return _Field(numeric(values), null)
+    if kind == "timestamp with time zone":
+        return _Field(_timestamps(values), null)
+    return _Field(values.astype(_LAYOUTS[kind]), null)
+
+
+def _timestamps(ms: _Array) -> _Array:
+    outside = (ms < _FIRST_MS) | (ms >= _END_MS)
+    return ((np.where(outside, _END_MS, ms) - _EPOCH_MS) * 1000).astype(">i8")
+
+
+def numeric(values: _Array) -> _Array:
+    """Finite float64 as NUMERIC on the wire, rounded half to even to 8 decimals as Python's `round` does.
+
+    It is the exact binary value that is rounded: multiplying by 1e8 can make a tie of what is none (or hide one), so
+    the few products that look like ties are decided one by one.
+    """
+    magnitude = np.abs(values)
+    over = magnitude >= _NUMERIC_END
+    whole = np.floor(np.where(over, 0.0, magnitude))
+    rest = np.where(over, 0.0, magnitude) - whole  # exact
+    product = rest * 1e8
+    units = np.rint(product)
+    for at in np.flatnonzero(np.abs(product - units) == 0.5):
+        units[at] = int(f"{rest[at]:.8f}".replace(".", ""))
+    carry = units == 1e8
+    # Too large: 10^8 whose digits count four places higher is 10^12, which the server refuses.
+    return _digits(np.where(over, 1e8, whole + carry), np.where(carry, 0, units), np.signbit(values), over)
+
+
+def _digits(whole: _Array, units: _Array, negative: _Array, over: _Array) -> _Array:
+    wire = np.empty(len(whole), _NUMERIC)
+    wire["ndigits"], wire["dscale"] = 5, 8
+    wire["weight"] = 2 + over
+    wire["sign"] = negative * np.uint16(0x4000)
+    digits, left, right = wire["digits"], whole.astype(np.int64), units.astype(np.int32)
+    high, ten_thousands = left // _BASE, right // _BASE
+    digits[:, 0] = high // _BASE
+    digits[:, 1] = high % _BASE
+    digits[:, 2] = left - high * _BASE
+    digits[:, 3] = ten_thousands
+    digits[:, 4] = right - ten_thousands * _BASE
+    return wire
