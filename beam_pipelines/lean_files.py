@@ -96,7 +96,7 @@ def _none(rows: pa.Table) -> npt.NDArray[np.int64]:
 
 def _exchange(codes: pa.ChunkedArray) -> pa.ChunkedArray:
     """The exchange's code; Lean itself where a row names none."""
-    text = codes.cast(pa.string())
+    text = codes.cast(pa.string()).fill_null("")
     return pc.if_else(pc.equal(text, ""), "lean", text)
 
 

@@ -25,6 +25,7 @@ SLOT_MS = 1000  # arrivals are uniform within a slot
 _BLOCK_TICKS = 32_768  # drawn together, in whole slots; part of what a seed means
 _QUANTILES = [statistics.NormalDist().inv_cdf((i + 0.5) / 1024) for i in range(1024)]
 _NORMAL = np.array([round(1000 * z) for z in _QUANTILES])
+_GUSTS = [round(512 * (1 - math.log(1 - (i + 0.5) / 1024))) for i in range(1024)]  # half steady, half exponential
 _LOTS = np.array([100 * max(1, round(math.exp(0.9 * z))) for z in _QUANTILES])
 
 
@@ -57,8 +58,8 @@ def _bursts(session: Session, slots: int) -> Ints:
     draws = np.random.PCG64(np.random.SeedSequence([session.seed, 0])).random_raw(slots)
     excited, levels = 0, []
     for noise in (draws >> np.uint64(44)).tolist():  # 20 bits
-        levels.append((600 + excited) * (512 + (noise & 1023)) // 1024)
-        excited = excited * 7 // 8 + (400 if (noise >> 10) * 12 < 600 + excited else 0)
+        levels.append((600 + excited) * _GUSTS[noise & 1023] // 1024)
+        excited = excited * 7 // 8 + (1500 if (noise >> 10) * 41 < 600 + excited else 0)
     return np.array(levels, np.int64)
 
 
