@@ -1,0 +1,129 @@
+"""WriteToKafka: rows of record batches as records of a topic."""
+
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import apache_beam as beam
+import confluent_kafka as ck
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from beam_pipelines.io.kafka_config import KafkaConfig
+
+__all__ = ["KafkaWriteError", "WriteToKafka"]
+
+_Headers = list[tuple[str, str | bytes | None]]
+_BACK_PRESSURE = 0.05  # s between attempts while the producer's queue is full
+
+
+class KafkaWriteError(RuntimeError):
+    """Records were not delivered; the bundle fails and the runner writes it again."""
+
+
+class WriteToKafka(beam.PTransform):
+    """PCollection[RecordBatch] to an empty PCollection; bounded or unbounded.
+
+    A row is a record: column `value` (binary or string) is its value, null for a tombstone; column `key`, if there is
+    one, its key; every other column a header of that name as UTF-8 text, left out where it is null.  The records of a
+    bundle are delivered when it ends, in the order of its rows where keys are equal; a bundle that is run again writes
+    them again, so put their identity into them.
+
+    Args:
+      topic: name of the topic.
+      config: how to reach Kafka.
+    """
+
+    def __init__(self, topic: str, config: KafkaConfig) -> None:
+        super().__init__()
+        self._topic = topic
+        self._config = config
+
+    def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[None]:
+        """One producer a worker."""
+        return batches | "Write" >> beam.ParDo(_WriteDoFn(self._topic, self._config)).with_output_types(None)
+
+
+class _WriteDoFn(beam.DoFn):
+    """Hands rows to an idempotent producer and waits for their delivery when the bundle ends."""
+
+    def __init__(self, topic: str, config: KafkaConfig) -> None:
+        self._topic = topic
+        self._config = config
+        self._producer: ck.Producer | None = None
+        self._failures: list[ck.KafkaError] = []
+        self._records = Metrics.counter("kafka", f"records_written_{topic}")
+
+    def start_bundle(self) -> None:
+        if self._producer is None:
+            self._producer = self._config.producer(self._on_failure)
+
+    def process(self, element: pa.RecordBatch) -> None:
+        self._send(element)
+        self._records.inc(element.num_rows)
+        self._checked().poll(0)
+
+    def finish_bundle(self) -> None:
+        self._checked().flush()  # ends: what is not delivered within delivery.timeout.ms fails
+        self._checked()
+
+    def teardown(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.close()
+
+    def _on_failure(self, error: ck.KafkaError, _message: ck.Message) -> None:
+        self._failures.append(error)
+
+    def _checked(self) -> ck.Producer:
+        """The producer, if all went well so far."""
+        if self._failures or self._producer is None:
+            count, error = len(self._failures), self._failures[0]
+            self._failures = []
+            self.teardown()  # after a failure an idempotent producer may be unfit for more
+            raise KafkaWriteError(f"{count} records were not delivered to topic {self._topic}: {error.str()}")
+        return self._producer
+
+    def _send(self, batch: pa.RecordBatch) -> None:
+        producer, topic = self._checked(), self._topic
+        values, keys, names, rows = _columns_of(batch)
+        for value, key, row in zip(values, keys, rows, strict=True):
+            headers: _Headers = [pair for pair in zip(names, row, strict=True) if pair[1] is not None]
+            while True:
+                try:
+                    producer.produce(topic, value, key, headers=headers)
+                    break
+                except BufferError:
+                    producer.poll(_BACK_PRESSURE)
+                except ck.KafkaException as refused:
+                    raise _refused(topic, refused, value) from refused
+
+
+class _Columns(NamedTuple):
+    """What `produce` takes, by columns; None for null."""
+
+    values: list[bytes | None]
+    keys: list[bytes | None]
+    names: list[str]  # of the headers
+    rows: Iterable[tuple[bytes | None, ...]]  # of the headers
+
+
+def _columns_of(batch: pa.RecordBatch) -> _Columns:
+    names = [name for name in batch.schema.names if name not in ("key", "value")]
+    values = _texts(batch["value"])
+    keys = _texts(batch["key"]) if "key" in batch.schema.names else _texts(pa.nulls(batch.num_rows, pa.binary()))
+    rows = zip(*(_texts(batch[name]) for name in names), strict=True) if names else itertools.repeat((), batch.num_rows)
+    return _Columns(values, keys, names, rows)
+
+
+def _texts(column: pa.Array) -> list[bytes | None]:
+    if not pa.types.is_binary(column.type):
+        column = column.cast(pa.string()).cast(pa.binary())
+    texts: list[bytes | None] = column.to_numpy(zero_copy_only=False).tolist()  # 8 times faster than to_pylist
+    return texts
+
+
+def _refused(topic: str, refused: ck.KafkaException, value: bytes | None) -> KafkaWriteError:
+    size = len(value or b"")
+    return KafkaWriteError(f"a record of {size} bytes cannot be sent to topic {topic}: {refused.args[0].str()}")
