@@ -11,6 +11,7 @@ import pytest
 from beam_pipelines.bad_records import BAD_RECORDS
 from beam_pipelines.simulate import KINDS, Ledger, Session, raw_batches, records
 from beam_pipelines.transforms.records import RECORDS
+from beam_pipelines.transforms.ticks import decode
 
 WILD = Session(
     seed=5,
@@ -51,7 +52,7 @@ def test_a_seed_means_the_same_bytes_everywhere() -> None:
     for batch in records(dataclasses.replace(WILD, ticks=2000)):
         for time, key, value, kind in zip(*(batch[name].to_pylist() for name in RECORDS.names), strict=True):
             digest.update(repr((time, key, value, kind)).encode())
-    assert digest.hexdigest() == "f48e15a6b966a71e043ed7d37b71da259a6aa9154778d9e63029867de2e12369"
+    assert digest.hexdigest() == "f0a86f628710097f6474f6b70fcb2034987e6067c648c270b9cc93d9efd109a1"
 
 
 def test_another_seed_means_other_bytes() -> None:
@@ -183,6 +184,18 @@ def test_every_sort_of_bad_record_is_labelled_with_its_reason() -> None:
     found = {value: kind for value, kind in rows if value in fixed}
     assert found == fixed
     assert Ledger.of(records(session)).bad.keys() == {bad.reason for bad in BAD_RECORDS}
+
+
+def test_the_decoder_gives_every_record_the_reason_on_its_label() -> None:
+    session = Session(ticks=20_000, bad=0.1)
+    labels = dict(zip(*(table(session)[name].to_pylist() for name in ("value", "kind")), strict=True))
+    for _, batch in raw_batches(session, 2):
+        decoded = decode(batch)
+        values = batch["value"].to_pylist()
+        rejects = decoded.rejects
+        for row, reason, detail in zip(rejects.rows, rejects.reasons, rejects.details, strict=True):
+            assert reason == labels[values[row]], (values[row], detail)
+        assert decoded.ticks.num_rows == sum(labels[value] in VALID for value in values)
 
 
 @pytest.mark.parametrize("symbols", [1, ("ONE", "TWO"), 70_000])
