@@ -40,6 +40,8 @@ from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
 
 __all__ = ["MARKET_DATA", "WriteDeadLettersToLake", "WriteToLake", "Written", "check_lake"]
 
+_WORTH_COMPRESSING = 2000  # rows; below, each buffer's fixed cost is more than what it saves
+
 
 def check_lake(root: str) -> None:
     """Makes sure that objects can be written to `root`; leaves none.
@@ -112,11 +114,23 @@ def _write_whole(
     yield from write_objects(objects, layout, end, group, ordered, final=group != end.open)
 
 
+class _HeldCoder(ArrowCoder):
+    """Compresses large batches, to a third: they are checkpointed, and the runner reads a bag in one piece."""
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        if len(value) < _WORTH_COMPRESSING:
+            return super().encode(value)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, value.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            writer.write_batch(value)
+        return sink.getvalue().to_pybytes()
+
+
 class _OpenObjectsDoFn(beam.DoFn):
     """Unbounded: rows of the open objects wait in a bag, to which batches are appended as they come."""
 
     POSITION = ReadModifyWriteStateSpec("position", BytesCoder())
-    HELD = BagStateSpec("held", ArrowCoder())
+    HELD = BagStateSpec("held", _HeldCoder())
     HOLD = TimerSpec("hold", TimeDomain.REAL_TIME)
 
     def __init__(self, objects: Objects, layout: Layout, hold_ms: int) -> None:
@@ -131,8 +145,13 @@ class _OpenObjectsDoFn(beam.DoFn):
     ) -> Iterator[Written]:
         _, batch = element
         if span_of(batch).idle_ms:
-            yield from self._as_it_stands(state, held)
-            return
+            return self._as_it_stands(state, held)
+        return self._goes_on(batch, state, held, hold)
+
+    def _goes_on(
+        self, batch: pa.RecordBatch, state: ReadModifyWriteRuntimeState, held: BagRuntimeState, hold: RuntimeTimer
+    ) -> Iterator[Written]:
+        """Holds the rows of the next batch; writes the objects that it finishes."""
         before, unwritten = _decoded(state.read())
         after, pieces = cut(self._layout, before, batch)
         group = before.open if before else None
@@ -153,7 +172,7 @@ class _OpenObjectsDoFn(beam.DoFn):
         held: BagRuntimeState = beam.DoFn.StateParam(HELD),
     ) -> Iterator[Written]:
         """Writes rows of a slot that does not end, because valid rows stay away or their clock stands still."""
-        yield from self._as_it_stands(state, held)
+        return self._as_it_stands(state, held)
 
     def _as_it_stands(self, state: ReadModifyWriteRuntimeState, held: BagRuntimeState) -> Iterator[Written]:
         position, unwritten = _decoded(state.read())

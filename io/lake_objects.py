@@ -16,6 +16,7 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from apache_beam.metrics import Metrics
 from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
@@ -52,7 +53,8 @@ class Layout:
       clock: column whose running maximum says which slot a row belongs to, ms.
       hourly: whether folders go down to the hour or to the day.
       slot_ms: length of a slot of log time, whole seconds in ms.
-      block: number of offsets after which a new object begins, however long the slot.
+      block: number of offsets after which a new object begins, however long the slot: a bound for memory, since an
+        object is made whole.
       gapless: whether each batch must begin at the offset where the one before it ended.
       compression: snappy or zstd.
     """
@@ -74,13 +76,11 @@ class Layout:
             raise UsageError(f"lake compression is '{self.compression}': give snappy or zstd")
 
 
-MARKET_DATA = Layout(
-    "market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 300_000, 1_000_000, gapless=True
-)
+MARKET_DATA = Layout("market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 300_000, 500_000, gapless=True)
 """Every valid tick of the raw topic, late and repeated ones too."""
 
 DEAD_LETTER_DATA = Layout(
-    "dead-letter", DEAD_LETTERS, ("timestamp",), "timestamp", False, 300_000, 10_000, gapless=False
+    "dead-letter", DEAD_LETTERS, ("timestamp",), "timestamp", False, 300_000, 100_000, gapless=False
 )
 """Dead letters, in folders by the day of their Kafka timestamp; -1 (none) is the day before the Unix epoch."""
 
@@ -171,11 +171,13 @@ def write_objects(
     span = span_of(held[0])
     marks = {"topic": span.topic, "partition": str(span.partition), "slot_ms": str(layout.slot_ms)}
     rows = pa.concat_tables([_stored(layout, batch) for batch in held]).combine_chunks()
+    del held  # the rows are copied, and 100 bytes each
     for folder, part in _by_folder(layout, rows):
         path = f"{layout.dataset}/{folder}/{_name(layout, group, span.topic, span.partition)}"
         merged = _with_others(objects, path, part, layout, position).replace_schema_metadata(marks)
         content = _parquet(merged, layout.compression)
         objects.write(path, content)
+        Metrics.counter("lake", f"{layout.dataset.replace('-', '_')}_objects").inc()
         yield Written(path, len(merged), content.size, final)
 
 

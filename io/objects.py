@@ -58,6 +58,10 @@ class Folder:
         """The object, as an Arrow file to read at random; FileNotFoundError if there is none."""
         return fs.LocalFileSystem().open_input_file(str(pathlib.Path(self.path, name)))
 
+    def tree(self) -> tuple[fs.FileSystem, str]:
+        """Arrow's file system and the path in it, to read all objects as a dataset."""
+        return fs.LocalFileSystem(), self.path
+
     def check(self) -> None:
         """Raises UsageError if objects cannot be written here; leaves nothing behind."""
         folder = pathlib.Path(self.path)
@@ -107,6 +111,10 @@ class Bucket:
     def open(self, name: str) -> Any:
         """The object, as an Arrow file to read at random; FileNotFoundError if there is none."""
         return _s3(self.endpoint, self.region, _ATTEMPTS).open_input_file(self._key(name))
+
+    def tree(self) -> tuple[fs.FileSystem, str]:
+        """Arrow's file system and the path in it, to read all objects as a dataset."""
+        return _s3(self.endpoint, self.region, _ATTEMPTS), self._key("").rstrip("/")
 
     def check(self) -> None:
         """Raises UsageError if objects cannot be written here; leaves nothing behind but the prefix itself."""
