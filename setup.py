@@ -13,6 +13,7 @@ FOLDERS = ("transforms", "io", "runners", "sql")
 
 CORE = [
     "apache-beam==2.70.0",  # the newest whose Flink 1.19 and Spark 3 jars are both served; jars and SDK must match
+    "crcmod>=1.7",  # Beam warns at every start when it is missing
     "confluent-kafka>=2.13,<3",  # librdkafka: the fastest Kafka client for Python; 2.13 brings typed admin results
     "msgspec>=0.19,<1",  # typed JSON, three to five times faster than dictionaries
     "numpy>=1.26,<3",  # 1.26: fast ufunc.at, which the bars' exact left folds rest on

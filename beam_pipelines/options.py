@@ -6,8 +6,8 @@ password, do not become Beam options: those travel to job servers and are shown 
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
@@ -31,13 +31,13 @@ class _BeamParser(_BeamArgumentParser):
 
 
 def parse(
-    argv: Sequence[str], own: type[PipelineOptions], program: str, description: str
+    argv: Sequence[str], add_flags: Callable[[argparse.ArgumentParser], None], program: str, description: str
 ) -> tuple[argparse.Namespace, PipelineOptions]:
     """The flags of one pipeline, and Beam's.
 
     Args:
       argv: the command line without the program's name.
-      own: declares the pipeline's own flags.
+      add_flags: declares the pipeline's own flags.
       program: the module to run, for --help.
       description: what the pipeline does, for --help.
 
@@ -45,7 +45,7 @@ def parse(
       UsageError: names a flag that neither knows, or a value that does not fit.
     """
     parser = _OwnParser(prog=f"python -m {program}", description=description, allow_abbrev=False, epilog=_EPILOG)
-    own._add_argparse_args(parser)
+    add_flags(parser)
     mine, rest = parser.parse_known_args(argv)
     _refuse_unknown(rest, parser)
     return mine, PipelineOptions(rest)
@@ -61,8 +61,7 @@ def _refuse_unknown(flags: Sequence[str], own: argparse.ArgumentParser) -> None:
     """Parses `flags` as Beam will, and refuses what would be left over."""
     beam = _BeamParser(allow_abbrev=False, add_help=False)
     for declared in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
-        if not _same_flags(declared, own):
-            declared._add_argparse_args(beam)
+        declared._add_argparse_args(beam)
     _, unknown = beam.parse_known_args(list(flags))
     if unknown:
         flag = unknown[0].split("=")[0]
@@ -70,11 +69,3 @@ def _refuse_unknown(flags: Sequence[str], own: argparse.ArgumentParser) -> None:
         near = difflib.get_close_matches(flag, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "see --help"
         raise UsageError(f"unknown flag or argument {flag}: {hint}")
-
-
-def _same_flags(declared: type[PipelineOptions], own: argparse.ArgumentParser) -> bool:
-    """Whether `declared` is what `own` parsed already."""
-    probe: Any = _BeamArgumentParser(allow_abbrev=False, add_help=False)
-    declared._add_argparse_args(probe)
-    flags = probe._option_string_actions.keys()
-    return bool(flags) and flags <= own._option_string_actions.keys()

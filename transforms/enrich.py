@@ -6,7 +6,7 @@ the keyed exchange, because only the clock knows which ticks are too late, and t
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -90,7 +90,7 @@ class EnrichTicks(beam.PTransform):
         super().__init__()
         self._semantics = semantics
 
-    def expand(self, raw: beam.PCollection) -> Enriched:  # noqa: D102
+    def expand(self, raw: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         if raw.is_bounded:
             keyed, driver = raw | "ByPartition" >> beam.GroupByKey(), _BoundedDriver
         else:
@@ -191,8 +191,7 @@ class _UnboundedDriver(_Driver):
         if known is None or known.next != durable:
             known = self._restored(durable, opened, history, seen)
         if span.idle_ms:
-            yield from self._idle(partition, known, raw)
-            return
+            return self._idle(partition, known, raw)
         _checked(span, durable)
         step = take_step(known.state, raw, self._semantics)
         position.write(span.next)
@@ -202,7 +201,7 @@ class _UnboundedDriver(_Driver):
             known.state.history_changed = False
         appended = _save_seen(seen, known, step.remembered)
         self._known[partition] = _Known(span.next, known.state, NEVER, appended)
-        yield from self._outputs(partition, raw, step)
+        return self._outputs(partition, raw, step)
 
     def _restored(
         self,

@@ -1,0 +1,343 @@
+"""The demonstration: real servers, a live session, and at the end an account of every tick.
+
+Starts the local stack, runs the market stream on its Flink cluster, replays a simulated session with bad, late and
+repeated records into Kafka, shows rates and the latest bars, and compares every sink with what the log says.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import confluent_kafka as ck
+import numpy as np
+import psycopg
+from confluent_kafka.admin import NewTopic
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+
+from beam_pipelines import ledger
+from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.io.kafka import KafkaConfig
+from beam_pipelines.io.postgres import Dsn
+from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
+from beam_pipelines.runners.cache import cache_dir
+from beam_pipelines.runners.local import Endpoints, Stack
+from beam_pipelines.runners.servers.base import ServerError
+from beam_pipelines.sql.migrate import migrate
+from beam_pipelines.transforms.advance import Semantics
+
+__all__ = ["main"]
+
+RAW, PROCESSED, DEAD = "market-data-raw", "market-data-processed", "dead-letters"
+PARTITIONS = 4
+MEANING = {  # short bars, so that a short session has some with indicators
+    "bar_seconds": 5,
+    "allowed_lateness_ms": 10_000,
+    "max_future_ms": 10_000,
+}
+SEMANTICS = Semantics(5_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
+QUIET_S = 15  # after which provisional rows and open objects are written
+PATIENCE_S = 90  # for the sinks to hold everything after the last tick
+
+console = Console()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the demonstration; 0 only if every sink holds just what the log says."""
+    options = _options(argv)
+    began = time.monotonic()
+    stack = Stack(options.state_dir)
+    stack.down(purge=stack.state_dir.exists())  # a crashed earlier demonstration leaves nothing to trip over
+    try:
+        ends = _started(stack)
+        return _demonstrate(options, ends, stack.state_dir, began)
+    except ServerError as failure:
+        console.print(f"error: {failure}", style="red", markup=False)
+        return 1
+    finally:
+        if options.keep:
+            console.print(
+                f"the servers go on; end them with: python -m beam_pipelines.stack down --state_dir {stack.state_dir}"
+            )
+        else:
+            stack.down(purge=True)
+
+
+def _options(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m beam_pipelines.demo", description=str(__doc__).splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=60, help="length of the session (%(default)s)")
+    parser.add_argument("--rate", type=int, default=5_000, help="ticks a second (%(default)s)")
+    parser.add_argument("--keep", action="store_true", help="leave the servers running, to look around")
+    parser.add_argument("--state_dir", type=pathlib.Path, default=cache_dir() / "demo", help="their data (%(default)s)")
+    options = parser.parse_args(argv)
+    if options.seconds < 1 or options.rate < 1:
+        raise UsageError(f"--seconds and --rate must be 1 or more, not {options.seconds} and {options.rate}")
+    return options
+
+
+def _started(stack: Stack) -> Endpoints:
+    console.print("starting Kafka, Flink, workers, PostgreSQL and S3 (the first time downloads about 250 MB)")
+    ends = stack.up(lambda server, seconds: console.print(f"  {server.name:<12} ready after {seconds:4.1f} s"))
+    os.environ.update(ends.environment())
+    admin = KafkaConfig(ends.kafka).admin()
+    topics = [NewTopic(RAW, PARTITIONS, 1), NewTopic(PROCESSED, PARTITIONS, 1), NewTopic(DEAD, 1, 1)]
+    for created in admin.create_topics(topics).values():
+        created.result(30)
+    migrate(Dsn(ends.postgres_dsn))
+    console.print(f"  Flink's web page: http://{ends.flink_rest}")
+    return ends
+
+
+def _demonstrate(options: argparse.Namespace, ends: Endpoints, folder: pathlib.Path, began: float) -> int:
+    lake = f"s3://{ends.s3_bucket}/demo"
+    with _market_job(ends, lake, folder / "market.log") as job:
+        console.print(
+            f"  the market stream runs on Flink after {time.monotonic() - began:.0f} s; its log: {folder / 'market.log'}"
+        )
+        sent = _replay(options, ends)
+        view = _View(ends)
+        with Live(view.render(), console=console, refresh_per_second=2, transient=True) as live:
+            while sent.poll() is None:
+                _watch(live, view, job)
+        summary = json.loads(sent.communicate()[0])
+        if sent.returncode:
+            raise UsageError(f"the replay failed with exit code {sent.returncode}: see its message above")
+        console.print(f"sent {summary['sent']:,} records; waiting for the last bars to close and comparing every sink")
+        expected = ledger.expected_of(ledger.read_log(KafkaConfig(ends.kafka), RAW), SEMANTICS)
+        _await_everything(expected, ends, job)
+    return _account(summary, expected, ends, lake, began)
+
+
+@contextlib.contextmanager
+def _market_job(ends: Endpoints, lake: str, log: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The market stream on the cluster, until the block ends."""
+    flags = {
+        "runner": "FlinkRunner",
+        "flink_master": ends.flink_rest,
+        "environment_type": "EXTERNAL",
+        "environment_config": ends.worker_pool,
+        "artifacts_dir": ends.artifacts_dir,
+        "parallelism": 2,
+        "checkpointing_interval": 5000,
+        "bootstrap_servers": ends.kafka,
+        "lake": lake,
+        "lake_slot_seconds": 30,
+        **MEANING,
+    }
+    command = [sys.executable, "-m", "beam_pipelines.market", *(f"--{name}={value}" for name, value in flags.items())]
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as job:
+        try:
+            _await_running(job, ends, log)
+            yield job
+        finally:
+            for running in _jobs(ends, "RUNNING"):
+                _rest(ends, f"jobs/{running}", method="PATCH")
+            try:
+                job.wait(20)
+            except subprocess.TimeoutExpired:
+                job.kill()
+
+
+def _await_running(job: subprocess.Popen[bytes], ends: Endpoints, log: pathlib.Path) -> None:
+    deadline = time.monotonic() + 120
+    while not _all_tasks_run(ends):
+        if job.poll() is not None or time.monotonic() > deadline:
+            raise ServerError(f"the market stream did not start; the last lines of {log}:\n{_tail(log)}")
+        time.sleep(0.5)
+
+
+def _all_tasks_run(ends: Endpoints) -> bool:
+    jobs = _jobs(ends, "RUNNING")
+    return bool(jobs) and all(
+        vertex["status"] == "RUNNING" for job in jobs for vertex in _rest(ends, f"jobs/{job}")["vertices"]
+    )
+
+
+def _jobs(ends: Endpoints, status: str) -> list[str]:
+    return [job["id"] for job in _rest(ends, "jobs")["jobs"] if job["status"] == status]
+
+
+def _rest(ends: Endpoints, path: str, method: str = "GET") -> Any:
+    request = urllib.request.Request(f"http://{ends.flink_rest}/{path}", method=method)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+        return json.loads(answer.read() or b"{}")
+
+
+def _tail(log: pathlib.Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+def _replay(options: argparse.Namespace, ends: Endpoints) -> subprocess.Popen[str]:
+    """Sends a session at real speed, as of now."""
+    flags = {
+        "bootstrap_servers": ends.kafka,
+        "topic": RAW,
+        "duration_seconds": options.seconds,
+        "ticks": options.seconds * options.rate,
+        "symbols": 200,
+        "disorder_share": 0.05,
+        "late_share": 0.002,
+        "too_late_share": 0.0005,
+        "allowed_lateness_ms": MEANING["allowed_lateness_ms"],
+        "bad_share": 0.005,
+        "duplicate_share": 0.005,
+        "tie_share": 0.02,
+        "speed": "real",
+    }
+    command = [sys.executable, "-m", "beam_pipelines.replay", *(f"--{name}={value}" for name, value in flags.items())]
+    return subprocess.Popen(
+        [*command, "--restamp", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+class _View:
+    """What the terminal shows while ticks flow."""
+
+    def __init__(self, ends: Endpoints) -> None:
+        self._ends = ends
+        self._consumer = KafkaConfig(ends.kafka).consumer()
+        self._database = psycopg.connect(ends.postgres_dsn, autocommit=True)
+        self._last: tuple[float, Mapping[str, int]] = (time.monotonic(), {})
+
+    def counts(self) -> dict[str, int]:
+        """How much each place holds."""
+        topics = {f"Kafka {name}": self._end(name) for name in (RAW, PROCESSED, DEAD)}
+        tables = {f"table {table.name}": self._rows(table.name) for table in (MARKET_DATA, MARKET_BARS)}
+        return topics | tables
+
+    def render(self) -> Group:
+        """Counts, rates and the newest bars."""
+        now, counts = time.monotonic(), self.counts()
+        then, before = self._last
+        self._last = (now, counts)
+        flow = Table("where", "records", "a second", title="market stream", min_width=60)
+        for name, count in counts.items():
+            rate = (count - before.get(name, count)) / max(now - then, 1e-3)
+            flow.add_row(name, f"{count:,}", f"{rate:,.0f}")
+        return Group(flow, self._bars())
+
+    def _bars(self) -> Table:
+        bars = Table("bar", "symbol", "close", "vwap", "trades", "sma_20", "rsi", title="latest bars", min_width=60)
+        query = (
+            "SELECT to_char(time, 'HH24:MI:SS'), symbol, round(close, 2), round(vwap, 4), trade_count, round(sma_20, 3), "
+            "round(rsi::numeric, 1) FROM market_bars_ts ORDER BY time DESC, trade_count DESC LIMIT 8"
+        )
+        for row in self._database.execute(query):
+            bars.add_row(*("" if value is None else str(value) for value in row))
+        return bars
+
+    def _end(self, topic: str) -> int:
+        partitions = self._consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        marks = (self._consumer.get_watermark_offsets(ck.TopicPartition(topic, p), timeout=10) for p in partitions)
+        return sum(high for _, high in marks)
+
+    def _rows(self, table: str) -> int:
+        query = psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(table))
+        row = self._database.execute(query).fetchone()
+        return int(row[0]) if row else 0
+
+
+def _watch(live: Live, view: _View, job: subprocess.Popen[bytes]) -> None:
+    if job.poll() is not None:
+        raise UsageError(f"the market stream ended with exit code {job.returncode}: see its log")
+    if console.is_terminal:
+        live.update(view.render())
+        time.sleep(0.5)
+    else:
+        time.sleep(5)
+        console.print("  " + ", ".join(f"{name} {count:,}" for name, count in view.counts().items()))
+
+
+def _await_everything(expected: ledger.Expected, ends: Endpoints, job: subprocess.Popen[bytes]) -> None:
+    """Waits until the tables hold as much as they should, and the lake was told that the stream is quiet."""
+    view, deadline = _View(ends), time.monotonic() + PATIENCE_S
+    wanted = {MARKET_DATA.name: len(expected.table_ticks), MARKET_BARS.name: len(expected.table_bars)}
+    quiet_since = time.monotonic()
+    while time.monotonic() < deadline and job.poll() is None:
+        complete = all(view._rows(table) >= count for table, count in wanted.items())
+        if complete and time.monotonic() - quiet_since > QUIET_S:
+            return
+        time.sleep(0.5)
+
+
+class _Sink(NamedTuple):
+    name: str
+    difference: ledger.Difference
+
+
+def _account(summary: Mapping[str, Any], expected: ledger.Expected, ends: Endpoints, lake: str, began: float) -> int:
+    """Prints what was sent and what each sink holds; 0 if nothing is missing, surplus or different."""
+    kafka = KafkaConfig(ends.kafka)
+    sinks = [
+        _Sink(f"Kafka {PROCESSED}", ledger.compare(expected.ticks, ledger.rows_of_topic(kafka, PROCESSED))),
+        _Sink(
+            f"Kafka {DEAD}", ledger.compare(expected.dead_letters, ledger.rows_of_topic(kafka, DEAD, dead_letters=True))
+        ),
+        _Sink(
+            f"table {MARKET_DATA.name}",
+            ledger.compare(expected.table_ticks, ledger.rows_of_table(ends.postgres_dsn, MARKET_DATA)),
+        ),
+        _Sink(
+            f"table {MARKET_BARS.name}",
+            ledger.compare(expected.table_bars, ledger.rows_of_table(ends.postgres_dsn, MARKET_BARS)),
+        ),
+        _Sink(f"lake {lake}", ledger.compare(expected.lake, ledger.rows_of_lake(lake))),
+    ]
+    console.print(_sent_table(summary, expected), _sinks_table(sinks), _latency_table(kafka))
+    whole = len(expected.lake) + sum(count for reason, count in expected.reasons.items() if reason != "too_late")
+    clean = all(sink.difference.clean for sink in sinks) and whole == summary["sent"]
+    verdict = "nothing is missing, doubled or different" if clean else "the sinks do NOT hold what the log says"
+    console.print(f"{verdict}; {time.monotonic() - began:.0f} s in all", style="green" if clean else "red")
+    return 0 if clean else 1
+
+
+def _sent_table(summary: Mapping[str, Any], expected: ledger.Expected) -> Table:
+    table = Table("records", "count", title="what was sent")
+    table.add_row("sent", f"{summary['sent']:,}")
+    table.add_row("enriched ticks", f"{len(expected.ticks):,}")
+    table.add_row("duplicates (dropped, counted)", f"{expected.duplicates:,}")
+    for reason, count in sorted(expected.reasons.items()):
+        table.add_row(f"dead letter: {reason}", f"{count:,}")
+    return table
+
+
+def _sinks_table(sinks: Sequence[_Sink]) -> Table:
+    table = Table(
+        "sink", "expected", "found", "missing", "surplus", "different", "written again", title="what each sink holds"
+    )
+    for name, found in sinks:
+        counts = (
+            found.expected,
+            found.found,
+            len(found.missing),
+            len(found.surplus),
+            len(found.different),
+            found.repeated,
+        )
+        table.add_row(name, *(f"{count:,}" for count in counts))
+    return table
+
+
+def _latency_table(kafka: KafkaConfig) -> Table:
+    """From the append of a raw record to the append of its enriched tick."""
+    appended = dict(ledger.times_of_topic(kafka, RAW))
+    emitted: dict[Any, int] = {}
+    for identity, time_ms in ledger.times_of_topic(kafka, PROCESSED, by_header=True):
+        emitted.setdefault(identity, time_ms)
+    waits = np.array([time_ms - appended[identity] for identity, time_ms in emitted.items()])
+    table = Table("p50", "p95", "p99", title="latency, Kafka append to processed output, ms")
+    table.add_row(*(f"{value:,.0f}" for value in np.percentile(waits, [50, 95, 99])))
+    return table
+
+
+if __name__ == "__main__":
+    run_main(main)
