@@ -95,6 +95,7 @@ class Sinks(NamedTuple):
     kafka: KafkaConfig | None = None
     processed_topic: str = ""
     dead_letter_topic: str = ""
+    raw_topic: str = ""  # named in dead letters of rows that the database refuses
     timescale_dsn: str | None = None
     lake: str | None = None
     lake_layout: Layout = MARKET_DATA_LAYOUT
@@ -105,7 +106,7 @@ def build(pipeline: beam.Pipeline, read: beam.PTransform, semantics: Semantics, 
     market = pipeline | "Read" >> read | "Enrich" >> EnrichTicks(semantics)
     dead_letters = market.dead_letters
     if sinks.timescale_dsn:
-        unwritten = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn)
+        unwritten = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn, sinks.raw_topic)
         unwritten_bars = market.bars | "WriteBars" >> WriteToTimescale(MARKET_BARS, sinks.timescale_dsn)
         dead_letters = (dead_letters, unwritten, unwritten_bars) | "AllDeadLetters" >> beam.Flatten()
     if sinks.kafka:
@@ -129,7 +130,8 @@ def reader_of(options: argparse.Namespace) -> beam.PTransform:
             options.topic, config, start=options.start, bounded=options.bounded, idle_ms=options.idle_ms
         )
     session = Session(seed=options.seed, ticks=options.ticks)
-    return ReadBatches(lambda: raw_batches(session, PARTITIONS))
+    name = f"simulated-{options.seed}-{options.ticks}"  # names the lake's objects: another session is another log
+    return ReadBatches(lambda: raw_batches(session, PARTITIONS, topic=name))
 
 
 class ReadBatches(beam.PTransform):
@@ -143,7 +145,7 @@ class ReadBatches(beam.PTransform):
         super().__init__()
         self._batches = batches
 
-    def expand(self, root: beam.Pipeline) -> beam.PCollection:  # noqa: D102
+    def expand(self, root: beam.Pipeline) -> beam.PCollection:
         make = beam.FlatMap(lambda _, batches: batches(), self._batches)
         return root | beam.Impulse() | "Make" >> make.with_output_types(tuple[int, pa.RecordBatch])
 
@@ -158,7 +160,7 @@ def sinks_of(options: argparse.Namespace) -> Sinks:
     layout = dataclasses.replace(
         MARKET_DATA_LAYOUT, slot_ms=options.lake_slot_seconds * 1000, compression=options.lake_compression
     )
-    return Sinks(kafka, options.processed_topic, options.dead_letter_topic, dsn, lake, layout)
+    return Sinks(kafka, options.processed_topic, options.dead_letter_topic, options.topic, dsn, lake, layout)
 
 
 def check(options: argparse.Namespace, sinks: Sinks) -> None:

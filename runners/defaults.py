@@ -10,6 +10,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from beam_pipelines.errors import UsageError
+from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.flink import job_server_jar
 
 __all__ = ["DIRECT_RUNNER", "FlinkOptions", "is_flink", "with_defaults"]
@@ -95,5 +96,8 @@ def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
         options.view_as(StandardOptions).streaming = True
         if tuning.checkpointing_interval is None:
             tuning.checkpointing_interval = 10_000
+        if flink.flink_master == "[local]" and tuning.state_backend is None:  # a cluster has its own configuration
+            tuning.state_backend = "rocksdb"
+            tuning.state_backend_storage_path = (cache_dir() / "flink-local-checkpoints").as_uri()
         if tuning.max_bundle_time_mills is None:
             tuning.max_bundle_time_mills = 100  # a part of the latency; Beam's 1000 is meant for throughput alone
