@@ -26,7 +26,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _up(options: argparse.Namespace) -> int:
     ports = {name: getattr(options, f"{name}_port") for name in Stack.port_names}
-    stack = Stack(options.state_dir, {name: port for name, port in ports.items() if port is not None}, options.slots)
+    stack = Stack(
+        options.state_dir,
+        {name: port for name, port in ports.items() if port is not None},
+        options.slots,
+        options.timescale,
+    )
     print(f"starting the servers of {stack.state_dir} (the first time downloads about 250 MB)", flush=True)
     try:
         stack.up(lambda server, seconds: print(f"  {server.name:<12} ready after {seconds:5.1f} s", flush=True))
@@ -83,7 +88,7 @@ def _print_table(stack: Stack) -> None:
         "jobmanager": f"http://{ends.flink_rest}",
         "taskmanager": f"http://{stack.task_manager.address('taskmanager_metrics')}/metrics",
         "workers": ends.worker_pool,
-        "postgres": ends.postgres_dsn,
+        stack.database.name: ends.postgres_dsn,
         "s3": f"{ends.s3_endpoint}  s3://{ends.s3_bucket}",
     }
     print(f"\n{'server':<12} {'state':<10} {'pid':>7}  where")
@@ -113,6 +118,9 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name}_port", type=_port, metavar="PORT", help="0: any; default: the usual one if it is free"
         )
     up.add_argument("--slots", type=_slots, help="task slots of the Flink cluster (2)")
+    up.add_argument(
+        "--timescale", action=argparse.BooleanOptionalAction, help="TimescaleDB instead of PostgreSQL (needs Node.js)"
+    )
     down = commands.add_parser("down", parents=[shared], help="end all servers and whatever they started")
     down.set_defaults(command=_down)
     down.add_argument("--purge", action="store_true", help="delete their data too")
@@ -131,17 +139,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is not a port: 0 to 65535")
-    return port
+    return _within(text, "port", 0, 65535)
 
 
 def _slots(text: str) -> int:
-    slots = int(text)
-    if not 1 <= slots <= 64:
-        raise argparse.ArgumentTypeError(f"{slots} is not a number of slots: 1 to 64")
-    return slots
+    return _within(text, "number of slots", 1, 64)
+
+
+def _within(text: str, what: str, least: int, most: int) -> int:
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not a {what}: {least} to {most}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.runners import maven
 from beam_pipelines.runners.cache import cache_dir, locked
 from beam_pipelines.runners.servers.base import Server
 from beam_pipelines.runners.servers.flink import JobManager, TaskManager
 from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
+from beam_pipelines.runners.servers.timescale import Timescale
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
 __all__ = ["Endpoints", "Stack", "default_state_dir"]
@@ -63,30 +63,37 @@ class Stack:
     Args:
       state_dir: where they keep data, logs and records; made when absent.
       ports: wanted port numbers by name (`Stack.port_names`); 0 is any; a missing one stays as it was or is chosen.
-      slots: task slots of the Flink cluster.
+      slots: task slots of the Flink cluster; as it was, or 2, when missing.
+      timescale: TimescaleDB instead of PostgreSQL; as it was, or not, when missing.
     """
 
     port_names = ("kafka", "flink", "worker_pool", "postgres", "s3")
 
     def __init__(
-        self, state_dir: pathlib.Path | None = None, ports: Mapping[str, int] | None = None, slots: int | None = None
+        self,
+        state_dir: pathlib.Path | None = None,
+        ports: Mapping[str, int] | None = None,
+        slots: int | None = None,
+        timescale: bool | None = None,
     ) -> None:
         self.state_dir = (state_dir or default_state_dir()).absolute()
         self._settings_file = self.state_dir / "stack.json"
         kept = self._kept_settings()
         self._slots = slots or kept.get("slots", SLOTS)
+        self._timescale = bool(kept.get("timescale")) if timescale is None else timescale
         ports = ports or {}
         self.kafka = Kafka(self.state_dir / Kafka.name, ports)
-        self.postgres = Postgres(self.state_dir / Postgres.name, ports)
+        database = Timescale if self._timescale else Postgres
+        self.database: Postgres | Timescale = database(self.state_dir / database.name, ports)
         self.s3 = S3(self.state_dir / S3.name, ports)
         self.job_manager = JobManager(self.state_dir / JobManager.name, ports)
         self.task_manager = TaskManager(self.state_dir / TaskManager.name, ports, self.job_manager, self._slots)
-        self.worker_pool = WorkerPool(self.state_dir / WorkerPool.name, ports)
+        self.worker_pool = WorkerPool(self.state_dir / WorkerPool.name, ports, self.s3.environment)
 
     @property
     def servers(self) -> tuple[Server, ...]:
         """All of them, in the order in which they are started."""
-        return (self.postgres, self.s3, self.kafka, self.worker_pool, self.task_manager, self.job_manager)
+        return (self.kafka, self.database, self.s3, self.worker_pool, self.task_manager, self.job_manager)
 
     @property
     def endpoints(self) -> Endpoints:
@@ -95,7 +102,7 @@ class Stack:
             kafka=self.kafka.address("kafka"),
             flink_rest=self.job_manager.address("flink"),
             worker_pool=self.worker_pool.address("worker_pool"),
-            postgres_dsn=self.postgres.dsn,
+            postgres_dsn=self.database.dsn,
             s3_endpoint=self.s3.endpoint,
             s3_bucket=self.s3.bucket,
             s3_access_key=self.s3.access_key,
@@ -114,11 +121,11 @@ class Stack:
           ServerError: when one does not start; the others are left running, for their logs and another try.
           UsageError: when something on the machine is missing.
         """
-        maven.java()
-        for pom in ("kafka", "flink"):
-            maven.resolve(pom)
+        for server in self.servers:
+            server.provide()
         with locked(self.state_dir / ".lock"):
-            self._settings_file.write_text(json.dumps({"slots": self._slots}))
+            self._settings_file.write_text(json.dumps({"slots": self._slots, "timescale": self._timescale}))
+            self._stop_other_database()
             with ThreadPoolExecutor(len(self.servers)) as pool:
                 starts = {pool.submit(self._start, server): server for server in self.servers}
                 for done in as_completed(starts):
@@ -132,6 +139,7 @@ class Stack:
         with locked(self.state_dir / ".lock"):
             for server in reversed(self.servers):
                 server.stop()
+            self._stop_other_database()
         if purge:
             shutil.rmtree(self.state_dir)
 
@@ -145,6 +153,12 @@ class Stack:
             if server.name == name:
                 return server
         raise UsageError(f"There is no server {name}; the stack has {', '.join(it.name for it in self.servers)}.")
+
+    def _stop_other_database(self) -> None:
+        other = Postgres if self._timescale else Timescale
+        folder = self.state_dir / other.name
+        if folder.is_dir():
+            other(folder).stop()
 
     def _start(self, server: Server) -> float:
         began = time.monotonic()

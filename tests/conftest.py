@@ -18,6 +18,7 @@ from beam_pipelines.runners.servers.flink import JobManager, TaskManager
 from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
+from beam_pipelines.runners.servers.timescale import Timescale
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
 SLOTS = 4
@@ -83,6 +84,14 @@ def postgres_dsn(postgres_server: Postgres) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}")
         yield f"{postgres_server.dsn.rpartition('/')[0]}/{name}"
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def timescale_server(servers_folder: pathlib.Path) -> Iterator[Timescale]:
+    """A TimescaleDB server, which has one database and one session: tests name and drop their own tables."""
+    server = on_any_port(Timescale, servers_folder / "timescale")
+    with started(server):
+        yield server
 
 
 @pytest.fixture(scope="session")

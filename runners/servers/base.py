@@ -56,6 +56,14 @@ class Server(abc.ABC):
         }
 
     @abc.abstractmethod
+    def provide(self) -> None:
+        """Downloads the program unless it is there, and says what is missing on the machine.
+
+        Raises:
+          UsageError: when the user has to install something.
+        """
+
+    @abc.abstractmethod
     def prepare(self) -> Command:
         """Writes the configuration, and the empty data the first time."""
 

@@ -61,6 +61,11 @@ class JobManager(Server):
         "jobmanager_metrics": 9249,
     }
 
+    def provide(self) -> None:
+        """Downloads Flink's jars."""
+        maven.java()
+        maven.resolve("flink")
+
     def prepare(self) -> Command:
         """Writes the configuration."""
         write_configuration(
@@ -117,6 +122,11 @@ class TaskManager(Server):
         self._job_manager = job_manager
         self._slots = slots
         self._identity = self.folder / "resource-id"
+
+    def provide(self) -> None:
+        """Downloads Flink's jars."""
+        maven.java()
+        maven.resolve("flink")
 
     def prepare(self) -> Command:
         """Writes the configuration."""

@@ -23,6 +23,11 @@ class Kafka(Server):
     name = "kafka"
     preferred_ports: ClassVar[Mapping[str, int]] = {"kafka": 9092, "kafka_controller": 0}
 
+    def provide(self) -> None:
+        """Downloads the broker's jars."""
+        maven.java()
+        maven.resolve("kafka")
+
     def prepare(self) -> Command:
         """Writes server.properties and formats the log folder the first time."""
         properties = self.folder / "server.properties"

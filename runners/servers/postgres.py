@@ -42,6 +42,11 @@ class Postgres(Server):
         """How clients connect."""
         return f"postgresql://{USER}@{self.address('postgres')}/{DATABASE}"
 
+    def provide(self) -> None:
+        """Looks for the wheel."""
+        _binaries()
+        _as_user()
+
     def prepare(self) -> Command:
         """Runs initdb the first time."""
         data = self.folder / "data"

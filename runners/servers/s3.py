@@ -48,6 +48,10 @@ class S3(Server):
             "AWS_ENDPOINT_URL": self.endpoint,
         }
 
+    def provide(self) -> None:
+        """Looks for the wheel."""
+        _weed()
+
     def prepare(self) -> Command:
         """Makes the data folder."""
         data = self.folder / "data"

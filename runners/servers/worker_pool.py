@@ -1,6 +1,7 @@
 """Beam's Python SDK worker pool, which starts the workers of a cluster's jobs."""
 
 import os
+import pathlib
 import sys
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,10 +12,25 @@ __all__ = ["WorkerPool"]
 
 
 class WorkerPool(Server):
-    """The pool, for `--environment_type=EXTERNAL --environment_config=<address("worker_pool")>`."""
+    """The pool, for `--environment_type=EXTERNAL --environment_config=<address("worker_pool")>`.
+
+    Args:
+      folder: where it keeps everything.
+      ports: as for every server.
+      environment: variables for the workers, such as credentials, which no pipeline should carry.
+    """
 
     name = "workers"
     preferred_ports: ClassVar[Mapping[str, int]] = {"worker_pool": 50000}
+
+    def provide(self) -> None:
+        """Nothing to do: it is part of Beam."""
+
+    def __init__(
+        self, folder: pathlib.Path, ports: Mapping[str, int] | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(folder, ports)
+        self._environment = environment or {}
 
     def prepare(self) -> Command:
         """Puts a `python` that is this interpreter first on the pool's PATH: it starts its workers by that name."""
@@ -24,7 +40,8 @@ class WorkerPool(Server):
         launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')  # not a link: it would hide the venv
         launcher.chmod(0o755)
         pool = ["-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={self.ports['worker_pool']}"]
-        return Command([sys.executable, *pool], {"PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"})
+        path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
+        return Command([sys.executable, *pool], {**self._environment, "PATH": path})
 
     def ready(self) -> bool:
         """Whether it listens."""
