@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import confluent_kafka as ck
 import numpy as np
 import psycopg
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.cimpl import NewTopic
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -48,7 +48,7 @@ SEMANTICS = Semantics(5_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
 QUIET_S = 15  # after which provisional rows and open objects are written
 PATIENCE_S = 90  # for the sinks to hold everything after the last tick
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -100,9 +100,8 @@ def _started(stack: Stack) -> Endpoints:
 def _demonstrate(options: argparse.Namespace, ends: Endpoints, folder: pathlib.Path, began: float) -> int:
     lake = f"s3://{ends.s3_bucket}/demo"
     with _market_job(ends, lake, folder / "market.log") as job:
-        console.print(
-            f"  the market stream runs on Flink after {time.monotonic() - began:.0f} s; its log: {folder / 'market.log'}"
-        )
+        took = time.monotonic() - began
+        console.print(f"  the market stream runs on Flink after {took:.0f} s; its log: {folder / 'market.log'}")
         sent = _replay(options, ends)
         view = _View(ends)
         with Live(view.render(), console=console, refresh_per_second=2, transient=True) as live:
@@ -167,7 +166,7 @@ def _jobs(ends: Endpoints, status: str) -> list[str]:
 
 
 def _rest(ends: Endpoints, path: str, method: str = "GET") -> Any:
-    request = urllib.request.Request(f"http://{ends.flink_rest}/{path}", method=method)  # noqa: S310
+    request = urllib.request.Request(f"http://{ends.flink_rest}/{path}", method=method)
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         return json.loads(answer.read() or b"{}")
 
@@ -228,8 +227,8 @@ class _View:
     def _bars(self) -> Table:
         bars = Table("bar", "symbol", "close", "vwap", "trades", "sma_20", "rsi", title="latest bars", min_width=60)
         query = (
-            "SELECT to_char(time, 'HH24:MI:SS'), symbol, round(close, 2), round(vwap, 4), trade_count, round(sma_20, 3), "
-            "round(rsi::numeric, 1) FROM market_bars_ts ORDER BY time DESC, trade_count DESC LIMIT 8"
+            "SELECT to_char(time, 'HH24:MI:SS'), symbol, round(close, 2), round(vwap, 4), trade_count, "
+            "round(sma_20, 3), round(rsi::numeric, 1) FROM market_bars_ts ORDER BY time DESC, trade_count DESC LIMIT 8"
         )
         for row in self._database.execute(query):
             bars.add_row(*("" if value is None else str(value) for value in row))
@@ -329,10 +328,7 @@ def _sinks_table(sinks: Sequence[_Sink]) -> Table:
 
 def _latency_table(kafka: KafkaConfig) -> Table:
     """From the append of a raw record to the append of its enriched tick."""
-    appended = dict(ledger.times_of_topic(kafka, RAW))
-    emitted: dict[Any, int] = {}
-    for identity, time_ms in ledger.times_of_topic(kafka, PROCESSED, by_header=True):
-        emitted.setdefault(identity, time_ms)
+    appended, emitted = ledger.append_times(kafka, RAW), ledger.output_times(kafka, PROCESSED)
     waits = np.array([time_ms - appended[identity] for identity, time_ms in emitted.items()])
     table = Table("p50", "p95", "p99", title="latency, Kafka append to processed output, ms")
     table.add_row(*(f"{value:,.0f}" for value in np.percentile(waits, [50, 95, 99])))

@@ -1,12 +1,13 @@
 """The ledger: what the log says every sink must hold, against what each holds.
 
-The expectation comes from the raw topic alone, by the kernel in this process; so a job is right if and only if nothing is
-missing, nothing is there that should not be, and nothing differs, whatever happened to it in between.
+The expectation comes from the raw topic alone, by the kernel in this process; so a job is right if and only if nothing
+is missing, nothing is there that should not be, and nothing differs, whatever happened to it in between.
 """
 
 import datetime
+import itertools
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -28,13 +29,14 @@ from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 __all__ = [
     "Difference",
     "Expected",
+    "append_times",
     "compare",
     "expected_of",
+    "output_times",
     "read_log",
     "rows_of_lake",
     "rows_of_table",
     "rows_of_topic",
-    "times_of_topic",
 ]
 
 Rows = dict[Hashable, Any]
@@ -137,8 +139,8 @@ def _as_in_table(column: pa.Array, kind: str) -> list[Any]:
         numbers = rounded(column.to_numpy(zero_copy_only=False)).tolist()
         return [None if np.isnan(number) else Decimal(f"{number:.8f}") for number in numbers]
     if kind == "timestamp with time zone":
-        return column.cast(pa.timestamp("ms", "UTC")).to_pylist()  # type: ignore[no-any-return]
-    return column.to_pylist()  # type: ignore[no-any-return]
+        return column.cast(pa.timestamp("ms", "UTC")).to_pylist()
+    return column.to_pylist()
 
 
 _LAKE = ("partition", "offset", "symbol", "timestamp", "price", "volume")
@@ -155,57 +157,74 @@ def _ms(time: int | datetime.datetime) -> int:
     return time if isinstance(time, int) else round(time.timestamp() * 1000)
 
 
-def read_log(config: KafkaConfig, topic: str, starts: Mapping[int, int] | None = None) -> Iterator[pa.RecordBatch]:
-    """A topic from `starts` (its beginning where not named) to its present end: RAW batches with spans."""
-    for partition, messages in _messages_of(config, topic, starts or {}):
-        for begin in range(0, len(messages), _BATCH):
-            part = messages[begin : begin + _BATCH]
-            columns = (
-                pa.array([message.offset() for message in part], pa.int64()),
-                pa.array([message.timestamp()[1] for message in part], pa.int64()),
-                pa.array([message.key() for message in part], pa.binary()),
-                pa.array([message.value() for message in part], pa.binary()),
-            )
-            span = Span(topic, partition, part[0].offset(), part[-1].offset() + 1)
-            yield with_span(pa.RecordBatch.from_arrays(list(columns), schema=RAW), span)
+class _Record(NamedTuple):
+    """One record of a topic."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: dict[str, str]
+
+    @property
+    def raw(self) -> tuple[int, int]:
+        """Partition and offset of the raw record that this one was made of."""
+        return int(self.headers["partition"]), int(self.headers["offset"])
 
 
-def _messages_of(config: KafkaConfig, topic: str, starts: Mapping[int, int]) -> Iterator[tuple[int, list[ck.Message]]]:
-    """All messages of each partition."""
+def read_log(config: KafkaConfig, topic: str) -> Iterator[pa.RecordBatch]:
+    """A topic from its beginning to its present end: RAW batches with spans."""
+    for partition, records in itertools.groupby(_records_of(config, topic), lambda record: record.partition):
+        while part := list(itertools.islice(records, _BATCH)):
+            columns = ([getattr(record, name) for record in part] for name in ("offset", "time_ms", "key", "value"))
+            arrays = [pa.array(values, field.type) for values, field in zip(columns, RAW, strict=True)]
+            span = Span(topic, partition, part[0].offset, part[-1].offset + 1)
+            yield with_span(pa.RecordBatch.from_arrays(arrays, schema=RAW), span)
+
+
+def _records_of(config: KafkaConfig, topic: str) -> Iterator[_Record]:
+    """All records of a topic, partition by partition."""
     consumer = config.consumer()
     try:
         for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
-            low, high = consumer.get_watermark_offsets(ck.TopicPartition(topic, partition), timeout=10)
-            start = max(low, starts.get(partition, low))
-            consumer.assign([ck.TopicPartition(topic, partition, start)])
-            messages: list[ck.Message] = []
-            while not messages or messages[-1].offset() < high - 1:
-                if start >= high:
-                    break
-                messages += [message for message in consumer.consume(10_000, 1.0) if not message.error()]
-            yield partition, messages
+            consumer.assign([ck.TopicPartition(topic, partition, ck.OFFSET_BEGINNING)])
+            yield from _records_to_end(consumer, partition)
     finally:
         consumer.close()
 
 
+def _records_to_end(consumer: ck.Consumer, partition: int) -> Iterator[_Record]:
+    """The records up to where the broker says that there are no more."""
+    while True:
+        for message in consumer.consume(_BATCH, 1.0):
+            error: Any = message.error()
+            if error and error.code() == ck.KafkaError._PARTITION_EOF:
+                return
+            if error:
+                raise ck.KafkaException(error)
+            record: Any = message  # its fields are typed for all that a producer may be given
+            headers = {name: value.decode() for name, value in record.headers() or []}
+            yield _Record(partition, record.offset(), record.timestamp()[1], record.key(), record.value(), headers)
+
+
 def rows_of_topic(config: KafkaConfig, topic: str, dead_letters: bool = False) -> Iterator[tuple[Hashable, Any]]:
-    """Rows of market-data-processed (key, value), or of dead-letters (reason, original bytes), in each partition's order."""
-    for _, messages in _messages_of(config, topic, {}):
-        for message in messages:
-            headers = {name: value.decode() for name, value in message.headers() or []}
-            identity = (int(headers["partition"]), int(headers["offset"]))
-            first = headers["reason"] if dead_letters else message.key()
-            yield identity, (first, message.value())
+    """Rows of market-data-processed (key, value) or of dead-letters (reason, original bytes), as they were written."""
+    for record in _records_of(config, topic):
+        yield record.raw, (record.headers["reason"] if dead_letters else record.key, record.value)
 
 
-def times_of_topic(config: KafkaConfig, topic: str, by_header: bool = False) -> Iterator[tuple[Hashable, int]]:
-    """Kafka timestamps, ms, by partition and offset: the record's own, or those of the raw record in its headers."""
-    for partition, messages in _messages_of(config, topic, {}):
-        for message in messages:
-            headers = dict(message.headers() or []) if by_header else {}
-            own = (partition, message.offset())
-            identity = (int(headers["partition"]), int(headers["offset"])) if by_header else own
-            yield identity, message.timestamp()[1]
+def append_times(config: KafkaConfig, topic: str) -> dict[Hashable, int]:
+    """Kafka timestamp of each record of the raw topic, ms, by partition and offset."""
+    return {(record.partition, record.offset): record.time_ms for record in _records_of(config, topic)}
+
+
+def output_times(config: KafkaConfig, topic: str) -> dict[Hashable, int]:
+    """Kafka timestamp of the first output for each raw record, ms, by its partition and offset."""
+    times: dict[Hashable, int] = {}
+    for record in _records_of(config, topic):
+        times.setdefault(record.raw, record.time_ms)
+    return times
 
 
 def rows_of_table(dsn: str, table: Table) -> Iterator[tuple[Hashable, Any]]:

@@ -38,7 +38,7 @@ from beam_pipelines.transforms.messages import processed_messages
 
 __all__ = ["Sinks", "add_flags", "build", "main"]
 
-PARTITIONS = 8  # of files and simulated sessions
+PARTITIONS = 4  # of files and simulated sessions
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     sinks.add_argument("--dead_letter_topic", default="dead-letters", help="topic of dead letters (%(default)s)")
     sinks.add_argument("--timescale_dsn", help="database; better in the environment as TIMESCALE_DSN")
     sinks.add_argument("--lake", help="s3://bucket/prefix or a folder (./lake if there is no other output)")
-    sinks.add_argument("--lake_slot_seconds", type=int, default=300, help="log time in one object (%(default)s)")
+    sinks.add_argument(
+        "--lake_slot_seconds", type=int, help="log time in one object (300; 3600 if the input is no topic)"
+    )
     sinks.add_argument("--lake_compression", default="snappy", choices=("snappy", "zstd"), help="(%(default)s)")
     meaning = parser.add_argument_group("meaning of the outputs (event time)")
     meaning.add_argument("--bar_seconds", type=int, default=60, help="length of a bar (%(default)s)")
@@ -155,11 +157,12 @@ def sinks_of(options: argparse.Namespace) -> Sinks:
     kafka = KafkaConfig.load(options.bootstrap_servers, options.kafka_config) if options.bootstrap_servers else None
     dsn = options.timescale_dsn or os.environ.get("TIMESCALE_DSN")
     lake = options.lake or (None if kafka else "./lake")  # without Kafka the lake is where dead letters go
-    if options.lake_slot_seconds < 1:
-        raise UsageError(f"--lake_slot_seconds must be 1 or more, not {options.lake_slot_seconds}")
-    layout = dataclasses.replace(
-        MARKET_DATA_LAYOUT, slot_ms=options.lake_slot_seconds * 1000, compression=options.lake_compression
-    )
+    seconds = options.lake_slot_seconds
+    if seconds is None:
+        seconds = 300 if kafka and not options.input else 3600
+    if seconds < 1:
+        raise UsageError(f"--lake_slot_seconds must be 1 or more, not {seconds}")
+    layout = dataclasses.replace(MARKET_DATA_LAYOUT, slot_ms=seconds * 1000, compression=options.lake_compression)
     return Sinks(kafka, options.processed_topic, options.dead_letter_topic, options.topic, dsn, lake, layout)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import confluent_kafka as ck
 import numpy as np
 import pyarrow as pa
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.cimpl import NewTopic
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.kafka_config import KafkaConfig, check_kafka
