@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import confluent_kafka as ck
 import numpy as np
 import psycopg
-from confluent_kafka.cimpl import NewTopic
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -27,18 +26,16 @@ from rich.table import Table
 from beam_pipelines import ledger
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import KafkaConfig
-from beam_pipelines.io.postgres import Dsn
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
 from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.local import Endpoints, Stack
 from beam_pipelines.runners.servers.base import ServerError
-from beam_pipelines.sql.migrate import migrate
+from beam_pipelines.stack import TOPICS, initialise
 from beam_pipelines.transforms.advance import Semantics
 
 __all__ = ["main"]
 
-RAW, PROCESSED, DEAD = "market-data-raw", "market-data-processed", "dead-letters"
-PARTITIONS = 4
+RAW, PROCESSED, DEAD = TOPICS
 MEANING = {  # short bars, so that a short session has some with indicators
     "bar_seconds": 5,
     "allowed_lateness_ms": 10_000,
@@ -88,11 +85,7 @@ def _started(stack: Stack) -> Endpoints:
     console.print("starting Kafka, Flink, workers, PostgreSQL and S3 (the first time downloads about 250 MB)")
     ends = stack.up(lambda server, seconds: console.print(f"  {server.name:<12} ready after {seconds:4.1f} s"))
     os.environ.update(ends.environment())
-    admin = KafkaConfig(ends.kafka).admin()
-    topics = [NewTopic(RAW, PARTITIONS, 1), NewTopic(PROCESSED, PARTITIONS, 1), NewTopic(DEAD, 1, 1)]
-    for created in admin.create_topics(topics).values():
-        created.result(30)
-    migrate(Dsn(ends.postgres_dsn))
+    initialise(ends)
     console.print(f"  Flink's web page: http://{ends.flink_rest}")
     return ends
 

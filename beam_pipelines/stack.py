@@ -1,4 +1,4 @@
-"""The local stack on the command line: `python -m beam_pipelines.stack up|down|status|env|logs`."""
+"""The local stack on the command line: `python -m beam_pipelines.stack up|init|status|env|logs|down`."""
 
 import argparse
 import json
@@ -9,12 +9,17 @@ import sys
 from collections.abc import Sequence
 
 from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.io.kafka import KafkaConfig
+from beam_pipelines.io.postgres import Dsn
 from beam_pipelines.runners.local import Endpoints, Stack, default_state_dir
 from beam_pipelines.runners.servers.base import Server, ServerError
+from beam_pipelines.sending import ensure_topic
+from beam_pipelines.sql.migrate import migrate
 
-__all__ = ["Endpoints", "Stack", "main"]
+__all__ = ["TOPICS", "Endpoints", "Stack", "initialise", "main"]
 
 FAILED = 1
+TOPICS = {"market-data-raw": 8, "market-data-processed": 8, "dead-letters": 1}  # with their partitions
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,6 +68,19 @@ def _status(options: argparse.Namespace) -> int:
 
 def _env(options: argparse.Namespace) -> int:
     print(_exports(Stack(options.state_dir).endpoints))
+    return 0
+
+
+def initialise(ends: Endpoints) -> None:
+    """Makes the pipelines' topics and tables where they are missing."""
+    for topic, partitions in TOPICS.items():
+        ensure_topic(KafkaConfig(ends.kafka), topic, partitions)
+    migrate(Dsn(ends.postgres_dsn))
+
+
+def _init(options: argparse.Namespace) -> int:
+    initialise(Stack(options.state_dir).endpoints)
+    print(f"topics {', '.join(TOPICS)} and the tables are there")
     return 0
 
 
@@ -131,6 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="for programs")
     env = commands.add_parser("env", parents=[shared], help='where the servers are; for: eval "$(... env)"')
     env.set_defaults(command=_env)
+    init = commands.add_parser("init", parents=[shared], help="make the pipelines' topics and tables where missing")
+    init.set_defaults(command=_init)
     logs = commands.add_parser("logs", parents=[shared], help="the last lines of the servers' logs")
     logs.set_defaults(command=_logs)
     logs.add_argument("server", nargs="?", help="one server only")

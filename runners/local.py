@@ -49,6 +49,7 @@ class Endpoints(NamedTuple):
             "AWS_SECRET_ACCESS_KEY": self.s3_secret_key,
             "AWS_DEFAULT_REGION": self.s3_region,
             "LAKE": f"s3://{self.s3_bucket}",
+            "ARTIFACTS_DIR": self.artifacts_dir,
         }
 
 
