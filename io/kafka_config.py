@@ -13,10 +13,11 @@ from confluent_kafka.admin import AdminClient
 
 from beam_pipelines.errors import UsageError
 
-__all__ = ["KafkaConfig", "check_kafka"]
+__all__ = ["ErrorLog", "KafkaConfig", "check_kafka"]
 
 _LOG = logging.getLogger(__name__)
 
+_LOG_EVERY = 30.0  # s
 _CLIENT: Mapping[str, Any] = {
     "log_level": 2,  # errors come back through calls and callbacks; on stderr they would only repeat, many a second
     "reconnect.backoff.max.ms": 2000,
@@ -51,6 +52,24 @@ _PRODUCER_FIXED: Mapping[str, Any] = {
     "delivery.report.only.error": True,  # a callback for each delivered record would cost as much as sending it
 }
 _FIXED = {**_CONSUMER_FIXED, **_PRODUCER_FIXED}
+
+
+class ErrorLog:
+    """Logs the errors that a client recovers from by itself: there are many a second while a broker is away.
+
+    Args:
+      what: what goes on in spite of them.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._logged_at = float("-inf")
+
+    def __call__(self, error: ck.KafkaError) -> None:
+        """Logs `error`, unless there was one lately."""
+        if time.monotonic() - self._logged_at > _LOG_EVERY:
+            self._logged_at = time.monotonic()
+            _LOG.warning("%s goes on after: %s", self._what, error.str())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +137,7 @@ class KafkaConfig:
     def _client(
         self, defaults: Mapping[str, Any], fixed: Mapping[str, Any], on_error: Callable[[ck.KafkaError], None] | None
     ) -> dict[str, Any]:
-        servers = {"bootstrap.servers": self.bootstrap_servers, "error_cb": on_error or _log_error}
+        servers = {"bootstrap.servers": self.bootstrap_servers, "error_cb": on_error or ErrorLog("Kafka client")}
         return {**defaults, **self.settings, **fixed, **servers}
 
 
@@ -191,10 +210,6 @@ def _unusable(config: KafkaConfig, topic: str, error: ck.KafkaError) -> str:
 def _reason(exception: ck.KafkaException) -> str:
     error: ck.KafkaError = exception.args[0]
     return error.str()
-
-
-def _log_error(error: ck.KafkaError) -> None:
-    _LOG.warning("Kafka client: %s", error.str())
 
 
 def _read_settings(file: pathlib.Path) -> dict[str, Any]:

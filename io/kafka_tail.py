@@ -1,6 +1,5 @@
 """One consumer on one partition of a topic: records as record batches, lost positions as errors."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,12 +10,10 @@ import confluent_kafka as ck
 import numpy as np
 import pyarrow as pa
 
-from beam_pipelines.io.kafka_config import KafkaConfig
+from beam_pipelines.io.kafka_config import ErrorLog, KafkaConfig
 from beam_pipelines.transforms.batches import RAW, Span, with_span
 
 __all__ = ["KafkaReadError", "Tail", "TailPool", "raw_batch"]
-
-_LOG = logging.getLogger(__name__)
 
 _GONE = {  # codes of a topic or partition that is not there any more
     ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -34,7 +31,6 @@ _PASSING = {  # codes that librdkafka itself recovers from
     ck.KafkaError.NOT_LEADER_FOR_PARTITION,
     ck.KafkaError.KAFKA_STORAGE_ERROR,
 }
-_LOG_EVERY = 30.0  # s
 _ASK_TIMEOUT = 1.0  # s: the questions are asked from within bundles
 _BATCH_BYTES = 16 * 1024 * 1024  # about: what a batch is kept to
 _COMMIT_EVERY = 5.0  # s
@@ -77,7 +73,7 @@ class Tail:
         self.reached = -1
         self._record_bytes = 1_000_000  # of the last batch, on average: at first, a cautious guess
         self._failure: ck.KafkaError | None = None
-        self._logged_at = float("-inf")
+        self._log = ErrorLog(f"reading {self._name()}")
         self._committed = -1
         self._committed_at = float("-inf")
         self._newest_at = self._asked_at = time.monotonic()
@@ -179,9 +175,8 @@ class Tail:
         passing = code in _PASSING or error.retriable() or not (from_record or error.fatal())
         if code in _GONE | _LOST or not passing:
             self._failure = self._failure or error
-        elif time.monotonic() - self._logged_at > _LOG_EVERY:
-            self._logged_at = time.monotonic()
-            _LOG.warning("reading %s goes on after: %s", self._name(), error.str())
+        else:
+            self._log(error)
 
     def _watermarks(self) -> tuple[int, int]:
         asked = ck.TopicPartition(self.topic, self.partition)
