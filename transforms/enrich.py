@@ -19,6 +19,7 @@ from apache_beam.transforms.userstate import (
     ReadModifyWriteRuntimeState,
     ReadModifyWriteStateSpec,
 )
+from apache_beam.utils.shared import Shared
 
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
 from beam_pipelines.transforms.batches import TICKS, Span, empty, span_of, to_bytes, with_span
@@ -163,6 +164,10 @@ class _Known(NamedTuple):
     appended: int  # identities in the bag
 
 
+class _KnownStates(dict[int, _Known]):
+    """The states in memory of one job's partitions, for all bundles of this process: any may get any partition next."""
+
+
 class _UnboundedDriver(_Driver):
     """Batches of a partition as they come, the state in Beam's keeping.
 
@@ -174,8 +179,12 @@ class _UnboundedDriver(_Driver):
     HISTORY = ReadModifyWriteStateSpec("history", BytesCoder())
     SEEN = BagStateSpec("seen", BytesCoder())
 
+    def __init__(self, semantics: Semantics) -> None:
+        super().__init__(semantics)
+        self._shared = Shared()
+
     def setup(self) -> None:
-        self._known: dict[int, _Known] = {}
+        self._known: _KnownStates = self._shared.acquire(_KnownStates)
 
     def process(
         self,

@@ -1,0 +1,104 @@
+"""CPU-seconds per million ticks of each kernel, beside the plain Python that people write for the same: `make bench`.
+
+One process, one thread, a simulated session of 500 symbols in 8 partitions, batches of 10,000 records of 150 B; five
+repetitions, median and spread.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from beam_pipelines.simulate import Session, raw_batches
+from beam_pipelines.transforms.advance import Semantics, advance
+from beam_pipelines.transforms.batches import from_bytes, span_of, to_bytes
+from beam_pipelines.transforms.enrich import take_step
+from beam_pipelines.transforms.messages import processed_messages
+from beam_pipelines.transforms.partition_state import PartitionState
+from beam_pipelines.transforms.ticks import decode
+
+TICKS, SYMBOLS, PARTITIONS, REPETITIONS = 400_000, 500, 8, 5
+SEMANTICS = Semantics()
+
+
+class States(dict[int, PartitionState]):
+    """A fresh state for each partition."""
+
+    def __missing__(self, partition: int) -> PartitionState:
+        self[partition] = PartitionState(SEMANTICS.bar_ms)
+        return self[partition]
+
+
+def log(**shares: float) -> list[pa.RecordBatch]:
+    session = Session(ticks=TICKS, symbols=SYMBOLS, duration_ms=600_000, **shares)  # type: ignore[arg-type]
+    return [raw for _, raw in raw_batches(session, PARTITIONS)]
+
+
+def json_loads(batches: Iterable[pa.RecordBatch]) -> None:
+    """What a script would do: json.loads of every record, and nothing more."""
+    for raw in batches:
+        for value in raw["value"].to_pylist():
+            json.loads(value)
+
+
+def decode_all(batches: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    return [decode(raw).ticks for raw in batches]
+
+
+def advance_all(decoded: Iterable[pa.RecordBatch], states: States) -> list[pa.RecordBatch]:
+    return [advance(states[span_of(ticks).partition], ticks, SEMANTICS).ticks for ticks in decoded]
+
+
+def steps(batches: Iterable[pa.RecordBatch], states: States) -> None:
+    """All that the stateful stage does but Beam's own work: decode, advance, encode the state that changed."""
+    for raw in batches:
+        state = states[span_of(raw).partition]
+        take_step(state, raw, SEMANTICS)
+        state.encode_open()
+
+
+def carry(batches: Iterable[pa.RecordBatch]) -> None:
+    """Through the coder and back, as between two stages."""
+    for raw in batches:
+        from_bytes(to_bytes(raw))
+
+
+def measure(work: Callable[[], Any], ticks: int) -> tuple[float, float, float]:
+    """Median, least and most CPU-seconds per million ticks."""
+    spent = []
+    for _ in range(REPETITIONS):
+        began = time.process_time()
+        work()
+        spent.append((time.process_time() - began) / ticks * 1e6)
+    return statistics.median(spent), min(spent), max(spent)
+
+
+def main() -> None:
+    clean, bad = log(), log(bad=0.01)
+    late = log(late=0.01, too_late=0.001)
+    records = {"clean": clean, "1 % bad": bad, "1 % late": late}
+    counts = {name: sum(map(len, batches)) for name, batches in records.items()}
+    decoded = decode_all(clean)
+    decoded_late = decode_all(late)
+    enriched = advance_all(decoded, States())
+    rows: list[tuple[str, Callable[[], Any], int]] = [
+        ("json.loads of each record, for comparison", lambda: json_loads(clean), counts["clean"]),
+        ("decode and validate", lambda: decode_all(clean), counts["clean"]),
+        ("decode and validate, 1 % bad records", lambda: decode_all(bad), counts["1 % bad"]),
+        ("advance: bars, indicators, duplicates", lambda: advance_all(decoded, States()), counts["clean"]),
+        ("advance, 1 % late ticks", lambda: advance_all(decoded_late, States()), counts["1 % late"]),
+        ("decode + advance + state to bytes", lambda: steps(clean, States()), counts["clean"]),
+        ("enriched ticks as JSON messages", lambda: [processed_messages(t) for t in enriched], counts["clean"]),
+        ("raw batches through the coder and back", lambda: carry(clean), counts["clean"]),
+    ]
+    print("| kernel | CPU-s per million | least-most |\n|---|--:|--:|")
+    for name, work, count in rows:
+        median, least, most = measure(work, count)
+        print(f"| {name} | {median:.2f} | {least:.2f}-{most:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
