@@ -1,0 +1,113 @@
+"""Streaming jobs on a Flink cluster: launched as programs, watched and cancelled by the cluster's REST interface."""
+
+import contextlib
+import json
+import pathlib
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+__all__ = ["FlinkJob", "JobError", "launched"]
+
+_LOG_LINES = 15
+_GRACE_S = 20.0  # for a program to end after its job
+_ENDED = ("CANCELED", "FAILED", "FINISHED")
+
+
+class JobError(Exception):
+    """A job did not start or does not run: why, and the last lines of its program's log."""
+
+
+class FlinkJob:
+    """The job of a program that is running.
+
+    Args:
+      rest: host:port of the cluster's REST interface.
+      name: of the job, as in Beam's `--job_name`.
+      process: the program that submits it and waits for its end.
+      log: where that program's output goes.
+    """
+
+    def __init__(self, rest: str, name: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
+        self._rest, self._name, self._process, self._log = rest, name, process, log
+
+    def check(self) -> None:
+        """Makes sure that the program still waits for its job.
+
+        Raises:
+          JobError: if it does not.
+        """
+        if self._process.poll() is not None:
+            raise self._failure(f"ended with exit code {self._process.returncode}")
+
+    def await_running(self, seconds: float = 120.0) -> None:
+        """Returns when all tasks run.
+
+        Raises:
+          JobError: if they do not in time.
+        """
+        deadline = time.monotonic() + seconds
+        while not self._runs():
+            self.check()
+            if time.monotonic() > deadline:
+                raise self._failure(f"did not run after {seconds:.0f} s")
+            time.sleep(0.3)
+
+    def restarts(self) -> int:
+        """How often the job has been restarted after a failure."""
+        metrics = [self._told(f"{job}/metrics?get=numRestarts") for job in self._ids()]
+        return sum(int(metric["value"]) for found in metrics for metric in found)
+
+    def cancel(self) -> None:
+        """Cancels the job and waits for the program's end."""
+        for job in self._ids():
+            self._ask(f"jobs/{job}", method="PATCH")
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+    def _runs(self) -> bool:
+        jobs = [self._told(job) for job in self._ids()]
+        return bool(jobs) and all(vertex["status"] == "RUNNING" for job in jobs for vertex in job["vertices"])
+
+    def _ids(self) -> list[str]:
+        jobs = self._ask("jobs/overview")["jobs"]
+        return [job["jid"] for job in jobs if job["name"] == self._name and job["state"] not in _ENDED]
+
+    def _told(self, path: str) -> Any:
+        return self._ask(f"jobs/{path}")
+
+    def _ask(self, path: str, method: str = "GET") -> Any:
+        request = urllib.request.Request(f"http://{self._rest}/{path}", method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return json.loads(answer.read() or b"{}")
+
+    def _failure(self, what: str) -> JobError:
+        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+        return JobError(f"the job {self._name} {what}; the last lines of {self._log}:\n" + "\n".join(lines))
+
+
+@contextlib.contextmanager
+def launched(command: Sequence[str], rest: str, name: str, log: pathlib.Path) -> Iterator[FlinkJob]:
+    """Runs a program that submits one streaming job, until the block ends; the job is running when it begins.
+
+    Args:
+      command: the program and its arguments, but for the name of its job.
+      rest: host:port of the cluster's REST interface.
+      name: for the job; no other job on the cluster has it.
+      log: where the program's output goes.
+
+    Raises:
+      JobError: if the job does not start.
+    """
+    named = [*command, f"--job_name={name}"]
+    with log.open("wb") as output, subprocess.Popen(named, stdout=output, stderr=output) as process:  # noqa: S603
+        job = FlinkJob(rest, name, process, log)
+        try:
+            job.await_running()
+            yield job
+        finally:
+            job.cancel()

@@ -1,0 +1,88 @@
+"""Logs whose every byte, offset and timestamp is known, in topics."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from beam_pipelines import ledger
+from beam_pipelines.io.kafka import KafkaConfig
+from beam_pipelines.simulate import Session, raw_batches
+from beam_pipelines.transforms.advance import Semantics
+from beam_pipelines.transforms.batches import span_of
+
+PARTITIONS = 3
+SEMANTICS = Semantics(5_000, out_of_orderness_ms=1_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
+MEANING = ["--bar_seconds=5", "--out_of_orderness_ms=1000", "--allowed_lateness_ms=10000", "--max_future_ms=10000"]
+SESSION = Session(
+    seed=7,
+    symbols=12,
+    duration_ms=400_000,
+    ticks=30_000,
+    disorder=0.1,
+    late=0.01,
+    too_late=0.003,
+    allowed_lateness_ms=SEMANTICS.allowed_lateness_ms,
+    bad=0.02,
+    duplicate=0.02,
+    tie=0.05,
+)
+
+
+Record = dict[str, Any]
+"""What `produce` takes."""
+
+
+class Log(NamedTuple):
+    """A log, and what the kernel alone makes of it."""
+
+    topic: str
+    batches: list[pa.RecordBatch]  # RAW with spans
+    expected: ledger.Expected
+
+    @property
+    def partitions(self) -> int:
+        return 1 + max(span_of(batch).partition for batch in self.batches)
+
+    def cut(self, pieces: int) -> list[list[Record]]:
+        """All records in the order of their timestamps, in so many pieces; each partition keeps its order."""
+        records = sorted(self._records(), key=lambda record: record["timestamp"])
+        size = -(-len(records) // pieces)
+        return [records[start : start + size] for start in range(0, len(records), size)]
+
+    def _records(self) -> Iterator[Record]:
+        for batch in self.batches:
+            partition = span_of(batch).partition
+            for record in batch.drop_columns(["offset"]).to_pylist():
+                yield {"partition": partition, **record}
+
+
+def log_of(topic: str, batches: list[pa.RecordBatch]) -> Log:
+    return Log(topic, batches, ledger.expected_of(batches, SEMANTICS))
+
+
+def session_log(topic: str) -> Log:
+    return log_of(topic, [batch for _, batch in raw_batches(SESSION, PARTITIONS, topic=topic)])
+
+
+def create_topic(bootstrap_servers: str, topic: str, partitions: int) -> None:
+    """A topic that keeps records however old their timestamps say they are."""
+    keep = {"retention.ms": "-1"}
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin.create_topics([NewTopic(topic, partitions, 1, config=keep)])[topic].result(30)
+
+
+def fill(bootstrap_servers: str, topic: str, records: list[Record], seconds: float = 0.0) -> None:
+    """Produces `records`, at once or over some seconds."""
+    producer = KafkaConfig(bootstrap_servers).producer(lambda error, _message: pytest.fail(error.str()))
+    pause = seconds / len(records)
+    for number, record in enumerate(records):
+        producer.produce(topic, **record)
+        if number % 500 == 0:
+            producer.poll(0)
+            time.sleep(pause * 500)
+    assert producer.flush(30) == 0

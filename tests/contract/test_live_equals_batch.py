@@ -1,0 +1,213 @@
+"""The contract: one log gives the same rows in every sink, whatever the engine, the batches and the accidents."""
+
+import contextlib
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from beam_pipelines import ledger, market
+from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
+from beam_pipelines.runners.jobs import FlinkJob, launched
+from beam_pipelines.runners.servers.worker_pool import WorkerPool
+from beam_pipelines.transforms.batches import Span, span_of, with_span
+
+from .logs import MEANING, SEMANTICS, Log, create_topic, fill
+from .sinks import SINKS, Sinks
+
+PATIENCE_S = 120
+
+
+def ties_in(ticks: ledger.Rows) -> int:
+    """How many rows of market_data_ts share symbol, time and source with another one."""
+    counts = Counter(identity[:3] for identity in ticks)
+    return sum(count for count in counts.values() if count > 1)
+
+
+def test_the_log_has_everything_that_can_happen_to_a_tick(in_memory):
+    expected = in_memory.expected
+    reasons = {"not_json", "not_an_object", "missing_field", "bad_type", "bad_value", "bad_timestamp"}
+    assert expected.reasons.keys() == reasons | {"future_timestamp", "too_late"}
+    assert ties_in(expected.table_ticks) > 300
+    assert expected.duplicates > 100
+    assert sum(row["late"] for row in named(expected.table_ticks, MARKET_DATA)) > 100
+    bars = named(expected.table_bars, MARKET_BARS)
+    assert sum(bar["revision"] > 0 for bar in bars) > 50
+    assert sum(not bar["is_final"] for bar in bars) > 5
+    assert all(sum(bar[name] is not None for bar in bars) > 100 for name in bars[0])
+
+
+def named(rows: ledger.Rows, table: Table) -> list[dict[str, Any]]:
+    names = [column.name for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in rows.values()]
+
+
+@pytest.mark.parametrize(("seed", "longest"), [(1, 100), (2, 2_000), (3, 20_000)])
+def test_the_kernel_gives_the_same_rows_for_any_batching_and_order_of_partitions(in_memory, seed, longest):
+    again = ledger.expected_of(recut(in_memory.batches, longest, random.Random(seed)), SEMANTICS)
+    assert again == in_memory.expected
+
+
+def recut(batches: list[pa.RecordBatch], longest: int, choice: random.Random) -> Iterator[pa.RecordBatch]:
+    """The same log in other batches of up to `longest` records, some of them empty, the partitions mixed at random."""
+    logs = {}
+    for batch in batches:
+        logs.setdefault(span_of(batch).partition, []).append(batch.replace_schema_metadata(None))
+    rest = {partition: pa.Table.from_batches(parts).combine_chunks() for partition, parts in logs.items()}
+    reached = dict.fromkeys(rest, 0)
+    while rest:
+        partition = choice.choice(list(rest))
+        first, size = reached[partition], choice.randint(0, longest)
+        table = rest[partition].slice(first, size)
+        reached[partition] = end = first + len(table)
+        piece = table.combine_chunks().to_batches()[0] if len(table) else batches[0].slice(0, 0)
+        yield with_span(piece, Span("contract-raw", partition, first, end))
+        if end == len(rest[partition]):
+            del rest[partition]
+
+
+class Contract:
+    """What every way of running the stream promises; a subclass a way."""
+
+    @pytest.fixture(scope="class")
+    def held(self, log, sinks) -> dict[str, ledger.Difference]:
+        return dict(sinks.differences(log.expected))
+
+    def test_every_sink_holds_just_what_the_log_says(self, held):
+        assert {name: difference for name, difference in held.items() if not difference.clean} == {}
+
+    def test_two_ticks_in_one_millisecond_are_two_rows_everywhere(self, log, held):
+        assert ties_in(log.expected.table_ticks) > 300
+        ticks = len(log.expected.table_ticks)
+        assert held["table of ticks"].found == held["topic of ticks"].found == ticks
+        assert held["lake of ticks"].found == ticks + log.expected.duplicates + log.expected.reasons["too_late"]
+
+
+class BoundedContract(Contract):
+    """A run that ends can be run again."""
+
+    @pytest.fixture(scope="class")
+    def sinks(self, run, new_sinks, root) -> Sinks:
+        sinks = new_sinks(root)
+        run(sinks)
+        return sinks
+
+    def test_every_row_is_written_once(self, held):
+        assert {name: difference.repeated for name, difference in held.items()} == dict.fromkeys(SINKS, 0)
+
+    def test_a_second_run_changes_nothing(self, log, run, sinks):
+        rows, objects = sinks.versions(), sinks.objects()
+        run(sinks)
+        assert sinks.versions() == rows
+        assert sinks.objects() == objects
+        copies = list(sinks.copies())
+        assert len(copies) == 2 * len(log.expected.ticks)
+        assert all(message == log.expected.ticks[identity] for identity, message in copies)
+
+
+@pytest.mark.servers
+class TestDirectRunnerBounded(BoundedContract):
+    @pytest.fixture(scope="class")
+    def root(self, tmp_path_factory) -> str:
+        return str(tmp_path_factory.mktemp("lake"))
+
+    @pytest.fixture(scope="class")
+    def run(self, log) -> Callable[[Sinks], None]:
+        def run(sinks: Sinks) -> None:
+            assert market.main([f"--topic={log.topic}", "--bounded", *MEANING, *sinks.arguments]) == 0
+
+        return run
+
+
+@pytest.mark.servers
+class TestFlinkBounded(BoundedContract):
+    @pytest.fixture(scope="class")
+    def root(self, s3_server) -> str:
+        return f"s3://{s3_server.bucket}"
+
+    @pytest.fixture(scope="class")
+    def run(self, log, on_flink) -> Callable[[Sinks], None]:
+        def run(sinks: Sinks) -> None:
+            assert market.main([f"--topic={log.topic}", "--bounded", *MEANING, *sinks.arguments, *on_flink]) == 0
+
+        return run
+
+
+@pytest.mark.servers
+class TestFlinkStreamingFromABacklog(Contract):
+    @pytest.fixture(scope="class")
+    def sinks(self, log, new_sinks, s3_server, flink_cluster, on_flink, tmp_path_factory) -> Sinks:
+        sinks = new_sinks(f"s3://{s3_server.bucket}")
+        program = tmp_path_factory.mktemp("backlog") / "log"
+        with launched(streaming(log, sinks, on_flink), flink_cluster.rest, sinks.processed, program) as job:
+            await_all(log, sinks, job)
+        return sinks
+
+
+@pytest.mark.servers
+class TestFlinkStreamingLiveWhileItsWorkersAreKilled(Contract):
+    """Provisional rows come in a pause of the log, then all workers die in the middle of it."""
+
+    @pytest.fixture(scope="class")
+    def log(self, kafka_server, in_memory) -> Log:
+        live = in_memory._replace(topic="contract-live")
+        create_topic(kafka_server, live.topic, live.partitions)
+        return live
+
+    @pytest.fixture(scope="class")
+    def sinks(self, log, new_sinks, s3_server, flink_cluster, workers, on_flink, tmp_path_factory) -> Sinks:
+        sinks = new_sinks(f"s3://{s3_server.bucket}")
+        program = tmp_path_factory.mktemp("live") / "log"
+        first, second, third = log.cut(3)
+        with launched(streaming(log, sinks, on_flink), flink_cluster.rest, sinks.processed, program) as job:
+            fill(sinks.bootstrap_servers, log.topic, first)
+            await_true(job, lambda: sinks.count("market_bars_ts", "NOT is_final") > 0)
+            before = sinks.count("market_data_ts")
+            with ThreadPoolExecutor(1) as pool:
+                filled = pool.submit(fill, sinks.bootstrap_servers, log.topic, second, 4.0)
+                await_true(job, lambda: sinks.count("market_data_ts") > before)
+                kill_workers(workers)
+                filled.result()
+            fill(sinks.bootstrap_servers, log.topic, third)
+            await_all(log, sinks, job)
+            assert job.restarts() > 0
+        return sinks
+
+
+def streaming(log: Log, sinks: Sinks, on_flink: list[str]) -> list[str]:
+    """The stream as a user starts it."""
+    flags = [f"--topic={log.topic}", "--idle_ms=2000", "--checkpointing_interval=2000", *MEANING]
+    return [sys.executable, "-m", "beam_pipelines.market", *flags, *sinks.arguments, *on_flink]
+
+
+def await_all(log: Log, sinks: Sinks, job: FlinkJob) -> None:
+    """Waits until the sinks hold all, or a test is to say what they lack."""
+    with contextlib.suppress(TimeoutError):
+        await_true(job, lambda: sinks.is_clean(log.expected))
+
+
+def await_true(job: FlinkJob, told: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not told():
+        job.check()
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.5)
+
+
+def kill_workers(pool: WorkerPool) -> None:
+    """Kills the SDK workers, but not the pool that starts them."""
+    victims = [
+        it for it in psutil.Process(pool.process.pid).children(recursive=True) if "SdkHarness" in str(it.cmdline())
+    ]
+    assert victims
+    for victim in victims:
+        victim.send_signal(signal.SIGKILL)
