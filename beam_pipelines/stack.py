@@ -96,7 +96,7 @@ def _logs(options: argparse.Namespace) -> int:
 def _state(server: Server) -> str:
     if not server.running:
         return "stopped"
-    return "ready" if server.ready() else "not ready"
+    return "ready" if server.usable else "not ready"
 
 
 def _print_table(stack: Stack) -> None:

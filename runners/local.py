@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -68,7 +69,7 @@ class Stack:
       timescale: TimescaleDB instead of PostgreSQL; as it was, or not, when missing.
     """
 
-    port_names = ("kafka", "flink", "worker_pool", "postgres", "s3")
+    port_names = ("kafka", "flink", "worker_pool", "postgres", "s3", "jobmanager_metrics", "taskmanager_metrics")
 
     def __init__(
         self,
@@ -128,7 +129,8 @@ class Stack:
             self._settings_file.write_text(json.dumps({"slots": self._slots, "timescale": self._timescale}))
             self._stop_other_database()
             with ThreadPoolExecutor(len(self.servers)) as pool:
-                starts = {pool.submit(self._start, server): server for server in self.servers}
+                failed = threading.Event()
+                starts = {pool.submit(_start, server, failed): server for server in self.servers}
                 for done in as_completed(starts):
                     told(starts[done], done.result())
         return self.endpoints
@@ -161,14 +163,20 @@ class Stack:
         if folder.is_dir():
             other(folder).stop()
 
-    def _start(self, server: Server) -> float:
-        began = time.monotonic()
-        server.start()
-        return time.monotonic() - began
-
     def _kept_settings(self) -> dict[str, int]:
         try:
             kept = json.loads(self._settings_file.read_text())
         except (FileNotFoundError, ValueError):
             return {}
         return kept if isinstance(kept, dict) else {}
+
+
+def _start(server: Server, failed: threading.Event) -> float:
+    """Starts one and gives the seconds it took; a failure ends the waiting for the others too."""
+    began = time.monotonic()
+    try:
+        server.start(failed.is_set)
+    except Exception:
+        failed.set()
+        raise
+    return time.monotonic() - began

@@ -55,16 +55,17 @@ def stop(process: Process, folder: pathlib.Path, how: signal.Signals = signal.SI
 
 
 def sweep(folder: pathlib.Path) -> None:
-    """Kills every process of the server in `folder`, also orphans of one that crashed, and waits for their end."""
-    left = [process for process in psutil.process_iter() if _belongs(process, str(folder))]
+    """Kills every process of the servers in and below `folder`, orphans too, and waits for their end."""
+    left = [process for process in psutil.process_iter() if _belongs(process, folder)]
     for process in left:
         process.kill()
     psutil.wait_procs(left, timeout=GRACE_S)
 
 
-def _belongs(process: psutil.Process, folder: str) -> bool:
+def _belongs(process: psutil.Process, folder: pathlib.Path) -> bool:
     try:
-        if process.environ().get(TAG) == folder:
+        tag = process.environ().get(TAG)
+        if tag is not None and pathlib.Path(tag).is_relative_to(folder):
             return True
         # PostgreSQL writes its process title over its environment
         return process.name() == "postgres" and pathlib.Path(process.cwd()).is_relative_to(folder)

@@ -4,6 +4,9 @@ import collections
 import contextlib
 import itertools
 import pathlib
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +25,12 @@ from beam_pipelines.runners.servers.timescale import Timescale
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
 SLOTS = 4
+REAPER = """
+import pathlib, sys
+from beam_pipelines.runners.processes import sweep
+sys.stdin.read()
+sweep(pathlib.Path(sys.argv[1]))
+"""
 AnyServer = TypeVar("AnyServer", bound=Server)
 _numbers = itertools.count(1)
 
@@ -41,8 +50,21 @@ def started(*servers: Server) -> Iterator[None]:
             server.stop()
 
 
+def pytest_configure() -> None:
+    """Ends a run that is told to end as Ctrl-C does: with all servers taken down."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
-def servers_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def reaper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sees to it that no server below the run's folder outlives the run, even one that is killed."""
+    command = [sys.executable, "-c", REAPER, str(tmp_path_factory.getbasetemp())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # its input ends with this process
+        yield
+
+
+@pytest.fixture(scope="session")
+def servers_folder(tmp_path_factory: pytest.TempPathFactory, reaper: None) -> pathlib.Path:
     """Where the servers of this run keep their data and logs."""
     return tmp_path_factory.mktemp("servers")
 

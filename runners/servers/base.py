@@ -7,8 +7,10 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, NamedTuple
+
+import psutil
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.processes import Process, spawn, stop, sweep
@@ -41,9 +43,9 @@ class Server(abc.ABC):
     """
 
     name: ClassVar[str]
-    preferred_ports: ClassVar[Mapping[str, int]]  # 0: any
+    preferred_ports: ClassVar[Mapping[str, int]]  # 0: any; the first is its clients'
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    patience_s: ClassVar[float] = 90.0  # a cold JVM on a busy machine takes half a minute
+    patience_s: ClassVar[float] = 180.0  # a cold JVM takes seconds, on a badly overloaded machine a minute and more
 
     def __init__(self, folder: pathlib.Path, ports: Mapping[str, int] | None = None) -> None:
         self.folder = folder.absolute()
@@ -80,8 +82,16 @@ class Server(abc.ABC):
         """`host:port` of a named port."""
         return f"{HOST}:{self.ports[port]}"
 
-    def start(self) -> None:
+    @property
+    def usable(self) -> bool:
+        """Whether it is ready, and it is ours that answers: another's server may have taken a port just before."""
+        return self.running and self.ready() and self._listens()
+
+    def start(self, give_up: Callable[[], bool] = lambda: False) -> None:
         """Starts it unless it runs, and returns when it is ready; what a crashed run left is swept away first.
+
+        Args:
+          give_up: asked while waiting; says whether to wait no longer.
 
         Raises:
           ServerError: when it dies or is not ready in time.
@@ -92,7 +102,7 @@ class Server(abc.ABC):
             command = self.prepare()
             self.process = spawn(command.arguments, command.environment, self.folder, self.log)
             self._record.write_text(json.dumps({"process": self.process, "ports": self.ports}))
-        self._await()
+        self._await(give_up)
 
     def stop(self) -> None:
         """Ends it in order, with all that it started."""
@@ -105,14 +115,24 @@ class Server(abc.ABC):
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:]) if self.log.exists() else ""
 
-    def _await(self) -> None:
+    def _await(self, give_up: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self.patience_s
-        while not self.ready():
+        while not self.usable:
             if not self.running:
                 raise self._failure("ended while starting")
+            if give_up():
+                raise self._failure("was not waited for any longer")
             if time.monotonic() > deadline:
                 raise self._failure(f"was not ready after {self.patience_s:.0f} s")
             time.sleep(0.05)
+
+    def _listens(self) -> bool:
+        first = next(iter(self.ports.values()))
+        try:
+            sockets = psutil.Process(self.process.pid).net_connections("tcp") if self.process else []
+        except psutil.Error:  # some containers keep even root from looking at other users' processes
+            return True
+        return any(it.status == psutil.CONN_LISTEN and it.laddr.port == first for it in sockets)
 
     def _failure(self, what: str) -> ServerError:
         return ServerError(f"{self.name} {what}; the last lines of {self.log}:\n{self.last_log_lines()}")

@@ -43,7 +43,7 @@ class Kafka(Server):
             return False
         admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": self.address("kafka"), "log_level": 0})
         try:
-            return bool(admin.list_topics(timeout=2).brokers)
+            return bool(admin.list_topics(timeout=5).brokers)
         except confluent_kafka.KafkaException:
             return False
 

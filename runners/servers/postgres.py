@@ -64,7 +64,7 @@ class Postgres(Server):
             return False
         try:
             self._ensure_database()
-            with psycopg.connect(self.dsn, connect_timeout=2) as connection:
+            with psycopg.connect(self.dsn, connect_timeout=5) as connection:
                 return connection.execute("SELECT 1").fetchone() == (1,)
         except psycopg.OperationalError:
             return False
@@ -95,7 +95,7 @@ class Postgres(Server):
 
     def _ensure_database(self) -> None:
         maintenance = self.dsn.removesuffix(DATABASE) + "postgres"
-        with psycopg.connect(maintenance, connect_timeout=2, autocommit=True) as connection:
+        with psycopg.connect(maintenance, connect_timeout=5, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 connection.execute(f"CREATE DATABASE {DATABASE}")
 

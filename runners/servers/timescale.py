@@ -44,7 +44,7 @@ class Timescale(Server):
         if not accepts(self.address("postgres")):
             return False
         try:
-            with psycopg.connect(self.dsn, connect_timeout=2, prepare_threshold=None) as connection:
+            with psycopg.connect(self.dsn, connect_timeout=5, prepare_threshold=None) as connection:
                 query = "SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"
                 return connection.execute(query).fetchone() == (1,)
         except psycopg.OperationalError:

@@ -1,6 +1,7 @@
 """Each server does its work, and outlives a crash with its data."""
 
 import os
+import pathlib
 import signal
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import psycopg
 import pyarrow.fs
 import pytest
 
+from beam_pipelines.runners.servers.base import ServerError
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
 
@@ -68,3 +70,14 @@ def test_s3_refuses_a_wrong_secret(s3_server: S3) -> None:
     )
     with pytest.raises(OSError, match=r"(?i)access.denied|signature|forbidden"):
         files.get_file_info(pyarrow.fs.FileSelector(s3_server.bucket))
+
+
+def test_a_stranger_at_the_port_is_not_taken_for_ours(postgres_server: Postgres, tmp_path: pathlib.Path) -> None:
+    late = Postgres(tmp_path, {"postgres": 0})
+    late.ports = postgres_server.ports  # as when another took the port between its choice and its use
+    try:
+        with pytest.raises(ServerError, match=r"(?s)postgres ended while starting.*Address already in use"):
+            late.start()
+    finally:
+        late.stop()
+    assert postgres_server.usable
