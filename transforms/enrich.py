@@ -23,7 +23,7 @@ from apache_beam.utils.shared import Shared
 
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
 from beam_pipelines.transforms.batches import TICKS, Span, empty, span_of, to_bytes, with_span
-from beam_pipelines.transforms.dead_letters import dead_letters
+from beam_pipelines.transforms.dead_letters import counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
 from beam_pipelines.transforms.ticks import Decoded, decode
@@ -129,7 +129,7 @@ class _Driver(beam.DoFn):
         self._counters["duplicates"].inc(step.duplicates)
         yield from self._emitted(step.ticks, step.bars)
         if step.dead_letters is not None:
-            yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, step.dead_letters)
+            yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, counted(step.dead_letters))
         yield beam.pvalue.TaggedOutput(VALID_TAG, (partition, with_span(step.valid, span_of(raw))))
 
     def _emitted(self, ticks: pa.RecordBatch, bars: pa.RecordBatch) -> Iterator[beam.pvalue.TaggedOutput]:
