@@ -15,7 +15,7 @@ def run_main(main: Callable[[Sequence[str]], int]) -> None:
     try:
         sys.exit(main(sys.argv[1:]))
     except UsageError as mistake:
-        print(f"error: {mistake}", file=sys.stderr)
+        print("error:", " ".join(str(mistake).split()), file=sys.stderr)  # what servers answer may have several lines
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -12,25 +12,26 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.metrics import MetricsFilter
 from rich.console import Console
-from rich.table import Table
 
+from beam_pipelines.command_line import WEEK_MS, filled, whole
 from beam_pipelines.errors import UsageError, run_main
-from beam_pipelines.io.kafka import KafkaConfig, ReadFromKafka, WriteToKafka, check_kafka
+from beam_pipelines.io.kafka import KafkaConfig, ReadFromKafka, WriteToKafka, check_kafka, parse_position
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteToLake, check_lake
 from beam_pipelines.io.lake_objects import MARKET_DATA as MARKET_DATA_LAYOUT
 from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale, check_timescale
 from beam_pipelines.options import parse
-from beam_pipelines.runners.defaults import with_defaults
+from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.simulate import Session, raw_batches
-from beam_pipelines.tick_files import raw_batches_from_file
+from beam_pipelines.summary import counters_of, summary
+from beam_pipelines.tick_files import check_file, raw_batches_from_file
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.dead_letters import to_messages
 from beam_pipelines.transforms.enrich import Enriched, EnrichTicks
@@ -41,43 +42,52 @@ __all__ = ["Sinks", "add_flags", "build", "main"]
 PARTITIONS = 4  # of files and simulated sessions
 
 
+def _start(text: str) -> str:
+    try:
+        parse_position(text)
+    except UsageError as mistake:
+        raise argparse.ArgumentTypeError(str(mistake)) from None
+    return text
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the market stream."""
-    source = parser.add_argument_group("input (a simulated session if neither is given)")
-    source.add_argument("--input", help="file of ticks: .csv .ndjson .parquet or a Lean .zip")
-    source.add_argument("--bootstrap_servers", help="Kafka brokers, host:port[,host:port]")
-    source.add_argument("--kafka_config", help="file of librdkafka settings (TLS, SASL, ...): JSON or name=value")
-    source.add_argument("--topic", default="market-data-raw", help="topic of raw ticks (%(default)s)")
-    source.add_argument(
-        "--start", default="earliest", help="earliest, latest, committed, a time, or offsets 0:12,1:34 (%(default)s)"
-    )
-    source.add_argument("--bounded", action="store_true", help="stop at the topic's present end")
-    source.add_argument("--ticks", type=int, default=100_000, help="ticks of the simulated session (%(default)s)")
-    source.add_argument("--seed", type=int, default=1, help="seed of the simulated session (%(default)s)")
-    sinks = parser.add_argument_group("outputs")
-    sinks.add_argument(
-        "--processed_topic", default="market-data-processed", help="topic of enriched ticks (%(default)s)"
-    )
-    sinks.add_argument("--dead_letter_topic", default="dead-letters", help="topic of dead letters (%(default)s)")
-    sinks.add_argument("--timescale_dsn", help="database; better in the environment as TIMESCALE_DSN")
-    sinks.add_argument("--lake", help="s3://bucket/prefix or a folder (./lake if there is no other output)")
-    sinks.add_argument(
-        "--lake_slot_seconds", type=int, help="log time in one object (300; 3600 if the input is no topic)"
-    )
-    sinks.add_argument("--lake_compression", default="snappy", choices=("snappy", "zstd"), help="(%(default)s)")
-    meaning = parser.add_argument_group("meaning of the outputs (event time)")
-    meaning.add_argument("--bar_seconds", type=int, default=60, help="length of a bar (%(default)s)")
-    meaning.add_argument("--out_of_orderness_ms", type=int, default=1_000, help="bound on disorder (%(default)s)")
-    meaning.add_argument(
-        "--allowed_lateness_ms", type=int, default=60_000, help="older ticks are dead letters (%(default)s)"
-    )
-    meaning.add_argument(
-        "--dedup_ms", type=int, default=60_000, help="repeats are dropped within; 0: kept (%(default)s)"
-    )
-    meaning.add_argument(
-        "--max_future_ms", type=int, default=60_000, help="ticks dated later are rejected (%(default)s)"
-    )
-    meaning.add_argument("--idle_ms", type=int, default=5_000, help="quiet until provisional rows (%(default)s)")
+    _add_source(parser.add_argument_group("input (a simulated session if neither is given)").add_argument)
+    _add_sinks(parser.add_argument_group("outputs").add_argument)
+    _add_meaning(parser.add_argument_group("meaning of the outputs (event time)").add_argument)
+
+
+def _add_source(flag: Callable[..., object]) -> None:
+    flag("--input", type=filled, help="file of ticks: .csv .ndjson .parquet or a Lean .zip")
+    flag("--bootstrap_servers", type=filled, help="Kafka brokers, host:port[,host:port]")
+    flag("--kafka_config", type=filled, help="file of librdkafka settings (TLS, SASL, ...): JSON or name=value")
+    flag("--topic", type=filled, default="market-data-raw", help="topic of raw ticks (%(default)s)")
+    where = "earliest, latest, committed, a time, or offsets 0:12,1:34 (%(default)s)"
+    flag("--start", type=_start, default="earliest", help=where)
+    flag("--bounded", action="store_true", help="stop at the topic's present end")
+    flag("--ticks", type=whole(1, 10**7), default=100_000, help="ticks of the simulated session (%(default)s)")
+    flag("--seed", type=whole(0, 2**63 - 1), default=1, help="seed of the simulated session (%(default)s)")
+
+
+def _add_sinks(flag: Callable[..., object]) -> None:
+    topics = {"processed_topic": "market-data-processed", "dead_letter_topic": "dead-letters"}
+    flag("--processed_topic", type=filled, default=topics["processed_topic"], help="of enriched ticks (%(default)s)")
+    flag("--dead_letter_topic", type=filled, default=topics["dead_letter_topic"], help="of dead letters (%(default)s)")
+    flag("--timescale_dsn", type=filled, help="database; better in the environment as TIMESCALE_DSN")
+    flag("--lake", type=filled, help="s3://bucket/prefix or a folder (./lake if there is no other output)")
+    slot = "log time in one object (300; 3600 if the input is no topic)"
+    flag("--lake_slot_seconds", type=whole(1, 86_400), help=slot)
+    flag("--lake_compression", default="snappy", choices=("snappy", "zstd"), help="(%(default)s)")
+
+
+def _add_meaning(flag: Callable[..., object]) -> None:
+    some, length = whole(0, WEEK_MS), whole(1, WEEK_MS)
+    flag("--bar_seconds", type=whole(1, WEEK_MS // 1000), default=60, help="length of a bar (%(default)s)")
+    flag("--out_of_orderness_ms", type=some, default=1_000, help="bound on disorder (%(default)s)")
+    flag("--allowed_lateness_ms", type=length, default=60_000, help="older ticks are dead letters (%(default)s)")
+    flag("--dedup_ms", type=some, default=60_000, help="repeats are dropped within; 0: kept (%(default)s)")
+    flag("--max_future_ms", type=some, default=60_000, help="ticks dated later are rejected (%(default)s)")
+    flag("--idle_ms", type=length, default=5_000, help="quiet until provisional rows (%(default)s)")
 
 
 def semantics_of(options: argparse.Namespace) -> Semantics:
@@ -122,14 +132,13 @@ def build(pipeline: beam.Pipeline, read: beam.PTransform, semantics: Semantics, 
     return market
 
 
-def reader_of(options: argparse.Namespace) -> beam.PTransform:
+def reader_of(options: argparse.Namespace, kafka: KafkaConfig | None) -> beam.PTransform:
     """The source that the flags name."""
     if options.input:
         return ReadBatches(lambda: raw_batches_from_file(pathlib.Path(options.input), PARTITIONS))
-    if options.bootstrap_servers:
-        config = KafkaConfig.load(options.bootstrap_servers, options.kafka_config)
+    if kafka:
         return ReadFromKafka(
-            options.topic, config, start=options.start, bounded=options.bounded, idle_ms=options.idle_ms
+            options.topic, kafka, start=options.start, bounded=options.bounded, idle_ms=options.idle_ms
         )
     session = Session(seed=options.seed, ticks=options.ticks)
     name = f"simulated-{options.seed}-{options.ticks}"  # names the lake's objects: another session is another log
@@ -154,14 +163,11 @@ class ReadBatches(beam.PTransform):
 
 def sinks_of(options: argparse.Namespace) -> Sinks:
     """The sinks that the flags and the environment name."""
-    kafka = KafkaConfig.load(options.bootstrap_servers, options.kafka_config) if options.bootstrap_servers else None
+    named = options.bootstrap_servers or options.kafka_config
+    kafka = KafkaConfig.load(options.bootstrap_servers, options.kafka_config) if named else None
     dsn = options.timescale_dsn or os.environ.get("TIMESCALE_DSN")
     lake = options.lake or (None if kafka else "./lake")  # without Kafka the lake is where dead letters go
-    seconds = options.lake_slot_seconds
-    if seconds is None:
-        seconds = 300 if kafka and not options.input else 3600
-    if seconds < 1:
-        raise UsageError(f"--lake_slot_seconds must be 1 or more, not {seconds}")
+    seconds = options.lake_slot_seconds or (300 if kafka and not options.input else 3600)
     layout = dataclasses.replace(MARKET_DATA_LAYOUT, slot_ms=seconds * 1000, compression=options.lake_compression)
     return Sinks(kafka, options.processed_topic, options.dead_letter_topic, options.topic, dsn, lake, layout)
 
@@ -172,13 +178,17 @@ def check(options: argparse.Namespace, sinks: Sinks) -> None:
     Raises:
       UsageError: names what does not, and the cure.
     """
-    if options.input and not pathlib.Path(options.input).exists():
-        raise UsageError(f"--input {options.input} does not exist: correct the path")
-    if options.idle_ms < 1:
-        raise UsageError(f"--idle_ms must be 1 or more, not {options.idle_ms}")
+    if options.input:
+        check_file(options.input)
     if sinks.kafka:
         raw = [] if options.input else [options.topic]
-        check_kafka(sinks.kafka, *raw, sinks.processed_topic, sinks.dead_letter_topic)
+        topics = [*raw, sinks.processed_topic, sinks.dead_letter_topic]
+        if len(set(topics)) < len(topics):
+            raise UsageError(
+                f"--topic, --processed_topic and --dead_letter_topic must differ, not {', '.join(topics)}: "
+                "the stream would read what it writes"
+            )
+        check_kafka(sinks.kafka, *topics)
     if sinks.timescale_dsn:
         check_timescale(sinks.timescale_dsn, [MARKET_DATA, MARKET_BARS])
     if sinks.lake:
@@ -190,26 +200,14 @@ def main(argv: Sequence[str]) -> int:
     options, beam_options = parse(argv, add_flags, "beam_pipelines.market", str(__doc__).splitlines()[0])
     semantics, sinks = semantics_of(options), sinks_of(options)
     check(options, sinks)
-    reads_kafka = bool(options.bootstrap_servers) and not options.input
-    with_defaults(beam_options, unbounded=reads_kafka and not options.bounded)
-    pipeline = beam.Pipeline(options=beam_options)
-    build(pipeline, reader_of(options), semantics, sinks)
+    began = time.monotonic()
+    unbounded = sinks.kafka is not None and not options.input and not options.bounded
+    pipeline = new_pipeline(beam_options, unbounded)
+    build(pipeline, reader_of(options, sinks.kafka), semantics, sinks)
     result = pipeline.run()
     state = result.wait_until_finish()
-    print_summary(result, sinks)
+    Console().print(summary(counters_of(result), sinks.lake, time.monotonic() - began))
     return 0 if state == "DONE" else 1
-
-
-def print_summary(result: beam.runners.runner.PipelineResult, sinks: Sinks) -> None:
-    """Prints what the job's counters say."""
-    counters = result.metrics().query(MetricsFilter())["counters"]
-    table = Table(title="market", show_header=False)
-    for counter in sorted(counters, key=lambda one: (one.key.metric.namespace, one.key.metric.name)):
-        if counter.key.metric.namespace in ("market", "dead_letters", "lake"):
-            table.add_row(f"{counter.key.metric.namespace}: {counter.key.metric.name}", f"{counter.result:,}")
-    if sinks.lake:
-        table.add_row("lake", sinks.lake)
-    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -5,26 +5,19 @@ password, do not become Beam options: those travel to job servers and are shown 
 """
 
 import argparse
-import difflib
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
+from beam_pipelines.command_line import Parser, unknown_flag
 from beam_pipelines.errors import UsageError
 
 __all__ = ["parse"]
 
 
-class _OwnParser(argparse.ArgumentParser):
-    """Tells a mistake in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see --help)")
-
-
 class _BeamParser(_BeamArgumentParser):
-    """Beam's parser, likewise."""
+    """Beam's parser, which tells a mistake in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see Beam's documentation of its pipeline options)")
@@ -44,7 +37,7 @@ def parse(
     Raises:
       UsageError: names a flag that neither knows, or a value that does not fit.
     """
-    parser = _OwnParser(prog=f"python -m {program}", description=description, allow_abbrev=False, epilog=_EPILOG)
+    parser = Parser(prog=f"python -m {program}", description=description, epilog=_EPILOG)
     add_flags(parser)
     mine, rest = parser.parse_known_args(argv)
     _refuse_unknown(rest, parser)
@@ -57,15 +50,11 @@ _EPILOG = (
 )
 
 
-def _refuse_unknown(flags: Sequence[str], own: argparse.ArgumentParser) -> None:
+def _refuse_unknown(flags: Sequence[str], own: Parser) -> None:
     """Parses `flags` as Beam will, and refuses what would be left over."""
     beam = _BeamParser(allow_abbrev=False, add_help=False)
     for declared in {str(options): options for options in PipelineOptions.__subclasses__()}.values():
         declared._add_argparse_args(beam)
     _, unknown = beam.parse_known_args(list(flags))
     if unknown:
-        flag = unknown[0].split("=")[0]
-        known = [name for parser in (own, beam) for name in parser._option_string_actions]
-        near = difflib.get_close_matches(flag, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else "see --help"
-        raise UsageError(f"unknown flag or argument {flag}: {hint}")
+        raise unknown_flag(unknown[0], [*own.flags(), *beam._option_string_actions])

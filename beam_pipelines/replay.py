@@ -12,7 +12,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ import rich.console
 import rich.progress
 from rich.progress import BarColumn, TaskProgressColumn, TimeElapsedColumn
 
+from beam_pipelines.command_line import WEEK_MS, Parser, filled, share, whole
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka_config import KafkaConfig, check_kafka
 from beam_pipelines.sending import ensure_topic, paced, send
@@ -29,6 +30,9 @@ from beam_pipelines.tick_files import records_from_file
 __all__ = ["main"]
 
 _LINE_SECONDS = 5.0  # between lines of progress where there is no terminal
+_MOST_SYMBOLS = 100_000
+_LONGEST_SYMBOL = 20  # of a valid tick
+_LATEST_MS = 253_370_764_800_000  # 9999-01-01; later times could leave the range of datetime on their way
 
 
 class _Option(NamedTuple):
@@ -40,17 +44,26 @@ class _Option(NamedTuple):
 
 
 def _symbols(text: str) -> int | tuple[str, ...]:
-    return int(text) if text.isdecimal() else tuple(name.strip() for name in text.split(",") if name.strip())
+    if text.lstrip("+-").isdecimal():
+        return whole(1, _MOST_SYMBOLS)(text)
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    wrong = [name for name in names if len(name) > _LONGEST_SYMBOL]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r} is longer than {_LONGEST_SYMBOL} characters")
+    return names
 
 
 def _moment(text: str) -> int:
-    if text.isdecimal():
-        return int(text)
     try:
-        moment = datetime.datetime.fromisoformat(text)
+        moment = datetime.datetime.fromisoformat(text) if not text.isdecimal() else int(text)
     except ValueError as mistake:
         raise argparse.ArgumentTypeError(f"{text!r} is neither ISO 8601 nor ms since 1970") from mistake
-    return round((moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)).timestamp() * 1000)
+    if isinstance(moment, datetime.datetime):
+        zoned = moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
+        moment = round(zoned.timestamp() * 1000)
+    if not 0 <= moment <= _LATEST_MS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not within the years 1970 to 9998")
+    return moment
 
 
 def _milliseconds(text: str) -> int:
@@ -74,50 +87,41 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return int(text)
-
-
 _SESSION_OPTIONS = {
-    "--seed": _Option("seed", int, "same seed and options, same bytes"),
+    "--seed": _Option("seed", whole(0, 2**63 - 1), "same seed and options, same bytes"),
     "--symbols": _Option("symbols", _symbols, "how many symbols, or their names: AAPL,MSFT"),
     "--start": _Option("start_ms", _moment, "opening of the session, ISO 8601 (naive: UTC) or ms"),
     "--duration_seconds": _Option("duration_ms", _milliseconds, "length of the session, s"),
-    "--ticks": _Option("ticks", _count, "number of valid ticks; duplicates and bad records come on top"),
-    "--disorder_share": _Option("disorder", float, "share of ticks out of order, within --out_of_orderness_ms"),
-    "--max_delay_ms": _Option("max_delay_ms", int, "most delay of those, ms"),
-    "--late_share": _Option("late", float, "share of ticks delayed beyond --out_of_orderness_ms"),
-    "--too_late_share": _Option("too_late", float, "share of ticks delayed beyond --allowed_lateness_ms as well"),
-    "--out_of_orderness_ms": _Option("out_of_orderness_ms", int, "the pipeline's setting, ms"),
-    "--allowed_lateness_ms": _Option("allowed_lateness_ms", int, "the pipeline's setting, ms"),
-    "--bad_share": _Option("bad", float, "bad records of every sort, as a share of the ticks"),
-    "--duplicate_share": _Option("duplicate", float, "ticks sent twice, as a share"),
-    "--tie_share": _Option("tie", float, "share of ticks in the millisecond of the one before, same symbol"),
+    "--ticks": _Option("ticks", whole(1, 10**11), "number of valid ticks; duplicates and bad records come on top"),
+    "--disorder_share": _Option("disorder", share, "share of ticks out of order, within --out_of_orderness_ms"),
+    "--max_delay_ms": _Option("max_delay_ms", whole(1, WEEK_MS), "most delay of those, ms"),
+    "--late_share": _Option("late", share, "share of ticks delayed beyond --out_of_orderness_ms"),
+    "--too_late_share": _Option("too_late", share, "share of ticks delayed beyond --allowed_lateness_ms as well"),
+    "--out_of_orderness_ms": _Option("out_of_orderness_ms", whole(0, WEEK_MS), "the pipeline's setting, ms"),
+    "--allowed_lateness_ms": _Option("allowed_lateness_ms", whole(1, WEEK_MS), "the pipeline's setting, ms"),
+    "--bad_share": _Option("bad", share, "bad records of every sort, as a share of the ticks"),
+    "--duplicate_share": _Option("duplicate", share, "ticks sent twice, as a share"),
+    "--tie_share": _Option("tie", share, "share of ticks in the millisecond of the one before, same symbol"),
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Mistakes on the command line are told like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}: see --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m beam_pipelines.replay", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--bootstrap_servers", help="host:port of a Kafka broker")
-    parser.add_argument("--kafka_config", help="file of librdkafka settings, for TLS, SASL and the like")
-    parser.add_argument("--topic", default="market-data-raw")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m beam_pipelines.replay", description=__doc__)
+    parser.add_argument("--bootstrap_servers", type=filled, help="host:port of a Kafka broker")
+    parser.add_argument("--kafka_config", type=filled, help="file of librdkafka settings, for TLS, SASL and the like")
+    parser.add_argument("--topic", type=filled, default="market-data-raw")
     parser.add_argument("--create_topic", action="store_true", help="create the topic if it is missing")
-    parser.add_argument("--partitions", type=_count, default=4, help="of the topic that is created (default 4)")
+    parser.add_argument(
+        "--partitions", type=whole(1, 10_000), default=4, help="of the topic that is created (default 4)"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--simulate", action="store_true", help="send a simulated session (the default)")
-    source.add_argument("--input", nargs="+", metavar="FILE", help="send .csv, .ndjson, .parquet or Lean .zip files")
+    source.add_argument(
+        "--input", nargs="+", type=filled, metavar="FILE", help="send .csv, .ndjson, .parquet or Lean .zip files"
+    )
     parser.add_argument("--speed", type=_speed, default=math.inf, help="real, N (times real time) or max (default)")
     parser.add_argument("--restamp", action="store_true", help="shift event times to now; never into the future")
-    parser.add_argument("--limit", type=_count, help="send so many records at most")
+    parser.add_argument("--limit", type=whole(1, 10**11), help="send so many records at most")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     group = parser.add_argument_group("simulated session")
     for flag, option in _SESSION_OPTIONS.items():
@@ -235,7 +239,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
       UsageError: for a mistake in the options, files or addresses.
     """
-    options = _parser().parse_args(argv)
+    options = _parser().parse(argv)
     config = KafkaConfig.load(options.bootstrap_servers, options.kafka_config)
     batches = _source(options)
     if options.limit is not None:

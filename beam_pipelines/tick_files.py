@@ -5,6 +5,7 @@ import datetime
 import itertools
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from beam_pipelines.transforms import records as keyed
 from beam_pipelines.transforms.batches import TICKS
 from beam_pipelines.transforms.json_rows import json_rows
 
-__all__ = ["raw_batches_from_file", "records_from_file", "ticks_from_file"]
+__all__ = ["check_file", "raw_batches_from_file", "records_from_file", "ticks_from_file"]
 
 _BATCH_ROWS = 32_768
 _FIELDS = TICKS.names[: TICKS.get_field_index("updates") + 1]  # the rest is the log's
@@ -75,6 +76,15 @@ def raw_batches_from_file(
     return keyed.raw_batches(map(_timeless, records_from_file(path)), pathlib.Path(path).name, partitions, batch_rows)
 
 
+def check_file(path: str | pathlib.Path) -> None:
+    """Makes sure that the file has ticks to begin with; damage further on is found when it is read.
+
+    Raises:
+      UsageError: as `ticks_from_file`.
+    """
+    next(records_from_file(path), None)
+
+
 _Reader = Callable[[pathlib.Path], Iterator[pa.RecordBatch]]
 
 
@@ -89,15 +99,27 @@ def _reader(path: pathlib.Path, readers: dict[str, _Reader]) -> _Reader:
 def _read(path: pathlib.Path, reader: _Reader) -> Iterator[pa.RecordBatch]:
     """What `reader` reads; a damaged file is the user's mistake."""
     if not path.is_file():
-        raise UsageError(f"input file {path} does not exist")
+        raise UsageError(f"input file {path} does not exist: correct the path")
     return _reporting(path, reader)
+
+
+_DAMAGE = (
+    pa.ArrowException,
+    zipfile.BadZipFile,
+    zlib.error,
+    csv.Error,
+    UnicodeDecodeError,
+    EOFError,
+    NotImplementedError,  # of zipfile: a compression that Python does not have
+    OSError,
+)
 
 
 def _reporting(path: pathlib.Path, reader: _Reader) -> Iterator[pa.RecordBatch]:
     try:
         yield from reader(path)
-    except (pa.ArrowInvalid, zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"input file {path} cannot be read: {error}") from error
+    except _DAMAGE as error:
+        raise UsageError(f"input file {path} cannot be read ({error}): repair or replace it") from error
 
 
 def _records(ticks: pa.RecordBatch, shift_ms: int) -> pa.RecordBatch:

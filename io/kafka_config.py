@@ -122,13 +122,18 @@ class KafkaConfig:
         own = {name.replace("_", "."): value for name, value in tuned.items()}
         return ck.Consumer(self._client({**_CONSUMER, **own}, _CONSUMER_FIXED, on_error))
 
-    def producer(self, on_failure: Callable[[ck.KafkaError, ck.Message], None]) -> ck.Producer:
+    def producer(
+        self,
+        on_failure: Callable[[ck.KafkaError, ck.Message], None],
+        on_error: Callable[[ck.KafkaError], None] | None = None,
+    ) -> ck.Producer:
         """An idempotent producer.
 
         Args:
           on_failure: called from poll() and flush(), for records that could not be delivered only.
+          on_error: gets the errors that belong to no record, from there too; they are logged otherwise.
         """
-        return ck.Producer({**self._client(_PRODUCER, _PRODUCER_FIXED, None), "on_delivery": on_failure})
+        return ck.Producer({**self._client(_PRODUCER, _PRODUCER_FIXED, on_error), "on_delivery": on_failure})
 
     def admin(self) -> AdminClient:
         """A client for questions about topics."""
@@ -154,7 +159,7 @@ def check_kafka(config: KafkaConfig, *topics: str, timeout: float = 5.0) -> None
     """
     errors: list[ck.KafkaError] = []
     try:
-        config.producer(lambda _error, _message: None).close()
+        config.producer(lambda _error, _message: None, errors.append).close()
         consumer = config.consumer(errors.append)
     except ck.KafkaException as refused:
         raise UsageError(f"Kafka settings are wrong ({_reason(refused)}): correct --kafka_config") from refused

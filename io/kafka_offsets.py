@@ -15,6 +15,7 @@ from beam_pipelines.io.kafka_config import KafkaConfig, check_kafka
 __all__ = ["Description", "Log", "Position", "ask_description", "description_of", "log_of", "parse_position"]
 
 _TIMEOUT = 8.0  # s, of one question to the brokers
+_YEAR_10000_MS = 253_402_300_800_000
 
 
 class Position(NamedTuple):
@@ -42,13 +43,19 @@ def parse_position(text: str) -> Position:
         case _ if ":" in text and "-" not in text:
             return Position("offsets", offsets=_parse_offsets(text))
         case _ if text.isascii() and text.isdigit():
-            return Position("timestamp", int(text))
+            return _at(text, int(text))
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
         raise _unknown_position(text) from None
     zoned = moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
-    return Position("timestamp", round(zoned.timestamp() * 1000))
+    return _at(text, round(zoned.timestamp() * 1000))
+
+
+def _at(text: str, timestamp_ms: int) -> Position:
+    if not 0 <= timestamp_ms < _YEAR_10000_MS:  # Kafka gives negative times a meaning of their own
+        raise UsageError(f"position {text!r} is not within the years 1970 to 9999: correct it")
+    return Position("timestamp", timestamp_ms)
 
 
 def _parse_offsets(text: str) -> dict[int, int]:

@@ -19,7 +19,7 @@ from beam_pipelines.errors import UsageError
 
 __all__ = ["Bucket", "Folder", "Objects", "objects_in"]
 
-_CHECK_SECONDS = 10.0
+_CHECK_SECONDS = 8.0
 _CONNECT_SECONDS = 3.0
 _ATTEMPTS = 5  # with growing pauses: about 10 s of an absent server are sat out before the bundle fails
 
@@ -165,6 +165,10 @@ def objects_in(root: str) -> Objects:
     if scheme == "file" and rest.startswith("/"):
         return Folder(urllib.parse.unquote(rest))
     bucket, _, prefix = rest.partition("/")
+    if "@" in bucket:
+        raise UsageError(
+            "lake s3://***@ holds a key: leave it out and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead"
+        )
     if scheme != "s3" or not bucket:
         raise UsageError(f"lake '{root}' is not a place this can write to: give a folder or s3://bucket/prefix")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")

@@ -1,46 +1,63 @@
 """What each runner needs that Beam does not set by itself; differences between runners live here."""
 
+import os
 import shutil
+from collections.abc import Callable
+from typing import NamedTuple
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
     PipelineOptions,
     PortableOptions,
+    SetupOptions,
     StandardOptions,
 )
 
+from beam_pipelines.command_line import WEEK_MS, whole
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir
-from beam_pipelines.runners.flink import job_server_jar
+from beam_pipelines.runners.flink import EMBEDDED, cluster_class_path, job_server_jar
+from beam_pipelines.runners.preflight import check_environment, check_files, check_job_endpoint, check_workers
 
-__all__ = ["DIRECT_RUNNER", "FlinkOptions", "is_flink", "with_defaults"]
+__all__ = ["DIRECT_RUNNER", "FlinkOptions", "is_flink", "new_pipeline", "with_defaults"]
 
 DIRECT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """DirectRunner chooses among three implementations by itself, one of which it would download: pin one."""
 
-_FLINK_OPTIONS: tuple[tuple[str, type], ...] = (
-    ("checkpointing_interval", int),
-    ("checkpointing_mode", str),
-    ("checkpoint_timeout_millis", int),
-    ("min_pause_between_checkpoints", int),
-    ("num_concurrent_checkpoints", int),
-    ("finish_bundle_before_checkpointing", bool),
-    ("unaligned_checkpoint_enabled", bool),
-    ("shutdown_sources_after_idle_ms", int),
-    ("state_backend", str),
-    ("state_backend_storage_path", str),
-    ("retain_externalized_checkpoints_on_cancellation", bool),
-    ("savepoint_path", str),
-    ("allow_non_restored_state", bool),
-    ("max_bundle_size", int),
-    ("max_bundle_time_mills", int),  # spelt so in Beam; any other spelling is dropped
-    ("object_reuse", bool),
-    ("faster_copy", bool),
-    ("operator_chaining", bool),
-    ("execution_mode_for_batch", str),
-    ("flink_conf_dir", str),
-    ("disable_metrics", bool),
-)
+_MOST_PARALLEL = 2**15  # Flink's own bound
+
+
+class _Flag(NamedTuple):
+    """An option's values: a type, or the words that it takes; neither: it is given or not."""
+
+    type: Callable[[str], object] | None = None
+    words: tuple[str, ...] | None = None
+
+
+_FLINK_OPTIONS = {
+    "checkpointing_interval": _Flag(whole(10, WEEK_MS)),
+    "checkpointing_mode": _Flag(words=("EXACTLY_ONCE", "AT_LEAST_ONCE")),
+    "checkpoint_timeout_millis": _Flag(whole(10, WEEK_MS)),
+    "min_pause_between_checkpoints": _Flag(whole(0, WEEK_MS)),
+    "num_concurrent_checkpoints": _Flag(whole(1, 1000)),
+    "finish_bundle_before_checkpointing": _Flag(),
+    "unaligned_checkpoint_enabled": _Flag(),
+    "shutdown_sources_after_idle_ms": _Flag(whole(0, WEEK_MS)),
+    "state_backend": _Flag(words=("rocksdb", "filesystem")),
+    "state_backend_storage_path": _Flag(str),
+    "retain_externalized_checkpoints_on_cancellation": _Flag(),
+    "savepoint_path": _Flag(str),
+    "allow_non_restored_state": _Flag(),
+    "max_bundle_size": _Flag(whole(1, 10**9)),
+    "max_bundle_time_mills": _Flag(whole(1, WEEK_MS)),  # spelt so in Beam; any other spelling is dropped
+    "object_reuse": _Flag(),
+    "faster_copy": _Flag(),
+    "operator_chaining": _Flag(),
+    "execution_mode_for_batch": _Flag(words=("PIPELINED", "PIPELINED_FORCED", "BATCH", "BATCH_FORCED")),
+    "flink_conf_dir": _Flag(str),
+    "disable_metrics": _Flag(),
+}
 
 
 class FlinkOptions(PipelineOptions):
@@ -48,16 +65,30 @@ class FlinkOptions(PipelineOptions):
 
     @classmethod
     def _add_argparse_args(cls, parser) -> None:  # type: ignore[no-untyped-def]
-        for name, kind in _FLINK_OPTIONS:
-            if kind is bool:
+        for name, flag in _FLINK_OPTIONS.items():
+            if flag == _Flag():
                 parser.add_argument(f"--{name}", action="store_true", default=None)
             else:
-                parser.add_argument(f"--{name}", type=kind, default=None)
+                parser.add_argument(f"--{name}", type=flag.type, choices=flag.words)
 
 
 def is_flink(options: PipelineOptions) -> bool:
     """Whether the job runs on Flink."""
     return "flink" in (options.view_as(StandardOptions).runner or "").lower()
+
+
+def new_pipeline(options: PipelineOptions, unbounded: bool) -> beam.Pipeline:
+    """An empty pipeline for the runner that the options name, with what it needs filled in and there.
+
+    Raises:
+      UsageError: if the job cannot run so.
+    """
+    with_defaults(options, unbounded)
+    try:
+        return beam.Pipeline(options=options)
+    except (ValueError, ImportError, AttributeError) as refused:  # how Beam speaks of a runner or an option
+        runner = options.view_as(StandardOptions).runner
+        raise UsageError(f"--runner={runner} cannot run this ({refused}): give DirectRunner or FlinkRunner") from None
 
 
 def with_defaults(options: PipelineOptions, unbounded: bool) -> PipelineOptions:
@@ -67,37 +98,70 @@ def with_defaults(options: PipelineOptions, unbounded: bool) -> PipelineOptions:
       UsageError: if the job cannot run so.
     """
     standard = options.view_as(StandardOptions)
-    if standard.runner in (None, "DirectRunner"):
+    if standard.runner is None or standard.runner.lower() in ("direct", "directrunner"):
         standard.runner = DIRECT_RUNNER
-    if unbounded and not is_flink(options):
-        raise UsageError(
-            "an unbounded read needs --runner=FlinkRunner: give that, or --bounded to stop at the topic's present end"
-        )
+    check_files(options.view_as(SetupOptions))
+    check_environment(options.view_as(PortableOptions))
+    check_job_endpoint(options.view_as(PortableOptions), standard.runner)
     if is_flink(options):
         _flink_defaults(options, unbounded)
+    else:
+        _refuse_what_flink_does(options, unbounded)
     return options
 
 
+def _refuse_what_flink_does(options: PipelineOptions, unbounded: bool) -> None:
+    """Another runner would do something else than these flags say, in silence."""
+    if unbounded:
+        raise UsageError(
+            "an unbounded read needs --runner=FlinkRunner: give that, or --bounded to stop at the topic's present end"
+        )
+    standard, master = options.view_as(StandardOptions), options.view_as(FlinkRunnerOptions).flink_master
+    if standard.streaming and standard.runner == DIRECT_RUNNER:
+        raise UsageError("--streaming needs --runner=FlinkRunner: give that too, or leave --streaming out")
+    if master != "[auto]" and not options.view_as(PortableOptions).job_endpoint:
+        raise UsageError(f"--flink_master={master} needs --runner=FlinkRunner: give that too, or leave it out")
+
+
 def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
-    flink, tuning, portable = (options.view_as(view) for view in (FlinkRunnerOptions, FlinkOptions, PortableOptions))
+    flink = options.view_as(FlinkRunnerOptions)
     if shutil.which("java") is None:
         raise UsageError("--runner=FlinkRunner needs Java 17 and there is no `java` on the PATH: install it")
-    if flink.flink_master == "[auto]":
-        flink.flink_master = "[local]"
-    if not flink.flink_job_server_jar:
-        flink.flink_job_server_jar = job_server_jar()
+    flink.flink_master = "[local]" if flink.flink_master == "[auto]" else flink.flink_master.strip()
     flink.flink_version = "1.19"
-    if flink.flink_master != "[local]" and not portable.environment_type:
-        raise UsageError(
-            f"--flink_master={flink.flink_master} needs workers: give --environment_type=EXTERNAL and "
-            "--environment_config=host:port of the worker pool beside the task managers"
-        )
+    _check_flink(options)
+    if not flink.flink_job_server_jar:
+        flink.flink_job_server_jar = job_server_jar(flink.flink_master)
     if unbounded:
-        options.view_as(StandardOptions).streaming = True
-        if tuning.checkpointing_interval is None:
-            tuning.checkpointing_interval = 10_000
-        if flink.flink_master == "[local]" and tuning.state_backend is None:  # a cluster has its own configuration
-            tuning.state_backend = "rocksdb"
-            tuning.state_backend_storage_path = (cache_dir() / "flink-local-checkpoints").as_uri()
-        if tuning.max_bundle_time_mills is None:
-            tuning.max_bundle_time_mills = 100  # a part of the latency; Beam's 1000 is meant for throughput alone
+        _streaming_defaults(options)
+
+
+def _check_flink(options: PipelineOptions) -> None:
+    flink, portable = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions)
+    for flag in ("parallelism", "max_parallelism"):
+        if getattr(flink, flag) != -1 and not 1 <= getattr(flink, flag) <= _MOST_PARALLEL:
+            raise UsageError(f"--{flag} must be from 1 to {_MOST_PARALLEL}, not {getattr(flink, flag)}: correct it")
+    jar = flink.flink_job_server_jar
+    if jar and "://" not in jar and not os.path.isfile(jar):
+        raise UsageError(f"--flink_job_server_jar={jar} does not exist: correct it, or leave it out for the default")
+    if flink.flink_master not in EMBEDDED:
+        cluster_class_path(flink.flink_master)  # raises when nobody answers
+        if not portable.environment_type:
+            raise UsageError(
+                f"--flink_master={flink.flink_master} needs workers: give --environment_type=EXTERNAL and "
+                "--environment_config=host:port of the worker pool beside the task managers"
+            )
+    check_workers(portable, flink.flink_master)
+
+
+def _streaming_defaults(options: PipelineOptions) -> None:
+    tuning = options.view_as(FlinkOptions)
+    options.view_as(StandardOptions).streaming = True
+    if tuning.checkpointing_interval is None:
+        tuning.checkpointing_interval = 10_000
+    embedded = options.view_as(FlinkRunnerOptions).flink_master in EMBEDDED
+    if embedded and tuning.state_backend is None:  # a cluster has its own configuration
+        tuning.state_backend = "rocksdb"
+        tuning.state_backend_storage_path = (cache_dir() / "flink-local-checkpoints").as_uri()
+    if tuning.max_bundle_time_mills is None:
+        tuning.max_bundle_time_mills = 100  # a part of the latency; Beam's 1000 is meant for throughput alone

@@ -1,5 +1,6 @@
 """Beam's Flink job server, as one small jar that names its class path."""
 
+import http.client
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ from beam_pipelines.errors import UsageError
 from beam_pipelines.runners import maven
 from beam_pipelines.runners.cache import locked
 
-__all__ = ["ADD_OPENS", "job_server_jar"]
+__all__ = ["ADD_OPENS", "EMBEDDED", "cluster_class_path", "job_server_jar", "url_of"]
 
 MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 EMBEDDED = ("[local]", "[auto]", "[collection]")
@@ -52,16 +53,32 @@ def job_server_jar(flink_master: str = "[local]") -> str:
     return str(maven.pathing_jar(lib, MAIN_CLASS, ADD_OPENS))
 
 
+def cluster_class_path(flink_master: str) -> list[str]:
+    """The class path of the JobManager at `flink_master`.
+
+    Raises:
+      UsageError: when nobody answers there as a JobManager does.
+    """
+    try:
+        with urllib.request.urlopen(f"{url_of(flink_master)}/jobmanager/environment", timeout=5) as answer:  # noqa: S310
+            class_path: list[str] = json.load(answer)["classpath"]
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise UsageError(
+            f"--flink_master={flink_master}: no Flink cluster answers there ({why}): start it or correct host:port"
+        ) from None
+    return class_path
+
+
+def url_of(flink_master: str) -> str:
+    """The URL of a cluster that may be named by host:port alone."""
+    given = flink_master.strip().rstrip("/")
+    return given if given.startswith(("http://", "https://")) else f"http://{given}"
+
+
 def _cluster_has(lib: pathlib.Path, flink_master: str) -> bool:
     """Whether the JobManager's class path holds our jars."""
-    url = flink_master if flink_master.startswith(("http://", "https://")) else f"http://{flink_master}"
-    try:
-        with urllib.request.urlopen(f"{url}/jobmanager/environment", timeout=10) as answer:  # noqa: S310
-            class_path = json.load(answer)["classpath"]
-    except (OSError, ValueError, KeyError) as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UsageError(f"--flink_master={flink_master}: no Flink cluster answers there ({why}).") from None
-    return any(entry.startswith(f"{lib}/") for entry in class_path)
+    return any(entry.startswith(f"{lib}/") for entry in cluster_class_path(flink_master))
 
 
 def _unstaged(lib: pathlib.Path) -> pathlib.Path:

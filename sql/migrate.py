@@ -6,7 +6,6 @@ Those under timescale/ are for databases with TimescaleDB (the community edition
 by the first run after the extension has come.  Table schema_migrations records what was done.
 """
 
-import argparse
 import contextlib
 import hashlib
 import importlib.resources
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 
+from beam_pipelines.command_line import Parser, filled
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.postgres import Dsn, describe, reason_of
 
@@ -158,15 +158,14 @@ def _execute(connection: _Connection, migration: Migration) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m beam_pipelines.sql.migrate", description="Creates or updates the tables."
-    )
+    parser = Parser(prog="python -m beam_pipelines.sql.migrate", description="Creates or updates the tables.")
     parser.add_argument(
         "--timescale_dsn",
+        type=filled,
         help="connection string; better in the environment variable TIMESCALE_DSN, which no process list shows",
     )
     parser.add_argument("--status", action="store_true", help="only tell what is applied and what is not")
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
     dsn = Dsn.from_option(options.timescale_dsn)
     if not options.status:
         for name in migrate(dsn):

@@ -1,0 +1,63 @@
+"""What a finished market job has done, by its counters, as a table."""
+
+from collections import Counter
+
+import apache_beam as beam
+from apache_beam.metrics import MetricsFilter
+from rich.table import Table
+
+__all__ = ["counters_of", "summary"]
+
+_MARKET = {
+    "records": "records read",
+    "ticks": "enriched ticks",
+    "late": "  of them late",
+    "duplicates": "duplicates, dropped",
+    "bars": "bars, revisions included",
+}
+_LAKE = {"market_data_objects": "lake files of ticks", "dead_letter_objects": "lake files of dead letters"}
+
+
+def counters_of(result: beam.runners.runner.PipelineResult) -> Counter[tuple[str, str]]:
+    """The job's counters by namespace and name; those of several steps are added up."""
+    counters: Counter[tuple[str, str]] = Counter()
+    for one in result.metrics().query(MetricsFilter())["counters"]:
+        counters[one.key.metric.namespace, one.key.metric.name] += one.result
+    return counters
+
+
+def summary(counters: Counter[tuple[str, str]], lake: str | None, seconds: float) -> Table:
+    """A table for people: what came in, what came out, and where it is.
+
+    Args:
+      counters: as `counters_of` gives them.
+      lake: where the lake is, if there is one.
+      seconds: how long the job took, s.
+    """
+    table = Table(title=f"market stream, {seconds:.1f} s", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    for name, label in _MARKET.items():
+        table.add_row(label, f"{counters['market', name]:,}")
+    reasons = {name: count for (namespace, name), count in counters.items() if namespace == "dead_letters"}
+    table.add_row("dead letters", f"{sum(reasons.values()):,}")
+    for reason, count in sorted(reasons.items()):
+        table.add_row(f"  {reason}", f"{count:,}")
+    for label, count in _written(counters, lake).items():
+        table.add_row(label, f"{count:,}")
+    if lake:
+        table.add_row("lake", lake)
+    return table
+
+
+def _written(counters: Counter[tuple[str, str]], lake: str | None) -> dict[str, int]:
+    """What each sink took."""
+    sent = "records_written_"
+    written = {}
+    for (where, name), count in sorted(counters.items()):
+        if where == "kafka" and name.startswith(sent):
+            written[f"messages into {name.removeprefix(sent)}"] = count
+        elif where == "timescale" and name.endswith("_rows"):
+            written[f"rows into {name.removesuffix('_rows')}"] = count
+    files = {label: counters["lake", name] for name, label in _LAKE.items()} if lake else {}
+    return written | files
