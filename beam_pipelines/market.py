@@ -23,7 +23,7 @@ from rich.console import Console
 from beam_pipelines.command_line import WEEK_MS, filled, whole
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import KafkaConfig, ReadFromKafka, WriteToKafka, check_kafka, parse_position
-from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteToLake, check_lake
+from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteRefusedToLake, WriteToLake, check_lake
 from beam_pipelines.io.lake_objects import MARKET_DATA as MARKET_DATA_LAYOUT
 from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale, check_timescale
@@ -116,15 +116,22 @@ class Sinks(NamedTuple):
 def build(pipeline: beam.Pipeline, read: beam.PTransform, semantics: Semantics, sinks: Sinks) -> Enriched:
     """The whole graph; gives the enriched outputs for tests to look at."""
     market = pipeline | "Read" >> read | "Enrich" >> EnrichTicks(semantics)
-    dead_letters = market.dead_letters
+    dead_letters = [market.dead_letters]
     if sinks.timescale_dsn:
-        unwritten = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn, sinks.raw_topic)
-        unwritten_bars = market.bars | "WriteBars" >> WriteToTimescale(MARKET_BARS, sinks.timescale_dsn)
-        dead_letters = (dead_letters, unwritten, unwritten_bars) | "AllDeadLetters" >> beam.Flatten()
+        ticks = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn, sinks.raw_topic)
+        bars = market.bars | "WriteBars" >> WriteToTimescale(MARKET_BARS, sinks.timescale_dsn)
+        refused = (ticks, bars) | "Refused" >> beam.Flatten()
+        dead_letters.append(refused)
+        if sinks.lake:
+            refused | "KeepRefused" >> WriteRefusedToLake(sinks.lake)
     if sinks.kafka:
         messages = market.ticks | "AsMessages" >> beam.Map(processed_messages).with_output_types(pa.RecordBatch)
         messages | "Publish" >> WriteToKafka(sinks.processed_topic, sinks.kafka)
-        letters = dead_letters | "AsLetters" >> beam.Map(to_messages, "market").with_output_types(pa.RecordBatch)
+        letters = (
+            dead_letters
+            | beam.Flatten()
+            | "AsLetters" >> beam.Map(to_messages, "market").with_output_types(pa.RecordBatch)
+        )
         letters | "PublishDeadLetters" >> WriteToKafka(sinks.dead_letter_topic, sinks.kafka)
     if sinks.lake:
         market.valid | "WriteLake" >> WriteToLake(sinks.lake, sinks.lake_layout)

@@ -34,11 +34,12 @@ from beam_pipelines.io.lake_objects import (
     check_continues,
     cut,
     write_objects,
+    write_refused,
 )
 from beam_pipelines.io.objects import Objects, objects_in
 from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
 
-__all__ = ["MARKET_DATA", "WriteDeadLettersToLake", "WriteToLake", "Written", "check_lake"]
+__all__ = ["MARKET_DATA", "WriteDeadLettersToLake", "WriteRefusedToLake", "WriteToLake", "Written", "check_lake"]
 
 _WORTH_COMPRESSING = 2000  # rows; below, each buffer's fixed cost is more than what it saves
 
@@ -254,6 +255,27 @@ class WriteDeadLettersToLake(beam.PTransform):
     def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:  # noqa: D102
         keyed = dead_letters | "Key" >> beam.Map(_keyed).with_output_types(tuple[int, pa.RecordBatch])
         return keyed | "Objects" >> WriteToLake(self._root, DEAD_LETTER_DATA, self._hold_ms)
+
+
+class WriteRefusedToLake(beam.PTransform):
+    """DEAD_LETTERS batches of rows that a database refused, which stand for no stretch of a log, to `Written`.
+
+    They are few; each is an object in dead-letter-refused/, named by its content, so that a repeat changes nothing.
+
+    Args:
+      root: s3://bucket/prefix or a folder.
+    """
+
+    def __init__(self, root: str) -> None:
+        super().__init__()
+        self._objects = objects_in(root)
+
+    def expand(self, refused: beam.PCollection) -> beam.PCollection:  # noqa: D102
+        return refused | "Write" >> beam.FlatMap(_write_refused, self._objects).with_output_types(Written)
+
+
+def _write_refused(rows: pa.RecordBatch, objects: Objects) -> Iterator[Written]:
+    return write_refused(objects, rows)
 
 
 def _keyed(batch: pa.RecordBatch) -> tuple[int, pa.RecordBatch]:

@@ -8,6 +8,7 @@ go back, and the first record of the next slot or block finishes the objects of 
 """
 
 import dataclasses
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
@@ -179,6 +180,16 @@ def write_objects(
         objects.write(path, content)
         Metrics.counter("lake", f"{layout.dataset.replace('-', '_')}_objects").inc()
         yield Written(path, len(merged), content.size, final)
+
+
+def write_refused(objects: Objects, rows: pa.RecordBatch) -> Iterator[Written]:
+    """Writes each of some DEAD_LETTERS rows that stand for no stretch of a log as an object named by its content."""
+    table = _stored(DEAD_LETTER_DATA, rows.replace_schema_metadata(None))
+    for number, value in enumerate(rows["value"].to_pylist()):
+        path = f"{DEAD_LETTER_DATA.dataset}-refused/{hashlib.sha256(value).hexdigest()}.parquet"
+        content = _parquet(table.slice(number, 1), DEAD_LETTER_DATA.compression)
+        objects.write(path, content)
+        yield Written(path, 1, content.size, True)
 
 
 def _stored(layout: Layout, batch: pa.RecordBatch) -> pa.Table:
