@@ -6,13 +6,14 @@ an overflow in a worker.
 
 import argparse
 import difflib
+import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from beam_pipelines.errors import UsageError
 
-__all__ = ["WEEK_MS", "Parser", "filled", "share", "unknown_flag", "whole"]
+__all__ = ["WEEK_MS", "Parser", "filled", "folder", "share", "unknown_flag", "whole"]
 
 WEEK_MS = 7 * 86_400_000
 """What any length of event or wall time is well below, ms."""
@@ -49,7 +50,7 @@ class Parser(argparse.ArgumentParser):
 def unknown_flag(argument: str, known: Iterable[str]) -> UsageError:
     """What to tell about an argument that nobody takes; its value, which may be a secret, is left out."""
     flag = re.sub(r"//[^/]*@", "//***@", argument.split("=")[0])  # a lost --timescale_dsn leaves its value alone
-    near = difflib.get_close_matches(flag, list(known), n=1)
+    near = difflib.get_close_matches(flag, list(known), n=1, cutoff=0.7)
     return UsageError(f"unknown flag or argument {flag}: {f'did you mean {near[0]}?' if near else 'see --help'}")
 
 
@@ -84,3 +85,12 @@ def filled(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"is empty ({text!r}): give a value or leave the flag out")
     return text
+
+
+def folder(text: str) -> pathlib.Path:
+    """The type of a flag that takes a folder, which need not be there yet."""
+    path = pathlib.Path(filled(text)).absolute()
+    nearest = next(it for it in (path, *path.parents) if it.exists())
+    if not nearest.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} cannot be a folder, because {nearest} is a file: choose another")
+    return path

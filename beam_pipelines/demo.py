@@ -24,6 +24,7 @@ from rich.live import Live
 from rich.table import Table
 
 from beam_pipelines import ledger
+from beam_pipelines.command_line import Parser, folder, whole
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
@@ -70,15 +71,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m beam_pipelines.demo", description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=60, help="length of the session (%(default)s)")
-    parser.add_argument("--rate", type=int, default=5_000, help="ticks a second (%(default)s)")
+    parser = Parser(prog="python -m beam_pipelines.demo", description=str(__doc__).splitlines()[0])
+    parser.add_argument("--seconds", type=whole(1, 86_400), default=60, help="length of the session (%(default)s)")
+    parser.add_argument("--rate", type=whole(1, 1_000_000), default=5_000, help="ticks a second (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="leave the servers running, to look around")
-    parser.add_argument("--state_dir", type=pathlib.Path, default=cache_dir() / "demo", help="their data (%(default)s)")
-    options = parser.parse_args(argv)
-    if options.seconds < 1 or options.rate < 1:
-        raise UsageError(f"--seconds and --rate must be 1 or more, not {options.seconds} and {options.rate}")
-    return options
+    parser.add_argument("--state_dir", type=folder, default=cache_dir() / "demo", help="their data (%(default)s)")
+    return parser.parse(argv)
 
 
 def _started(stack: Stack) -> Endpoints:

@@ -3,11 +3,11 @@
 import argparse
 import json
 import os
-import pathlib
 import shlex
 import sys
 from collections.abc import Sequence
 
+from beam_pipelines.command_line import Parser, folder, whole
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.postgres import Dsn
@@ -24,12 +24,18 @@ TOPICS = {"market-data-raw": 8, "market-data-processed": 8, "dead-letters": 1}  
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one command and returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse(arguments)
     code: int = options.command(options)
     return code
 
 
 def _up(options: argparse.Namespace) -> int:
+    try:
+        options.state_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"--state_dir={options.state_dir} cannot be made ({error.strerror}): choose another folder"
+        ) from None
     ports = {name: getattr(options, f"{name}_port") for name in Stack.port_names}
     stack = Stack(
         options.state_dir,
@@ -79,7 +85,10 @@ def initialise(ends: Endpoints) -> None:
 
 
 def _init(options: argparse.Namespace) -> int:
-    initialise(Stack(options.state_dir).endpoints)
+    stack = Stack(options.state_dir)
+    if not (stack.kafka.running and stack.database.running):
+        raise UsageError(f"--state_dir={stack.state_dir}: no stack runs there: start it with the command up")
+    initialise(stack.endpoints)
     print(f"topics {', '.join(TOPICS)} and the tables are there")
     return 0
 
@@ -119,23 +128,23 @@ def _exports(endpoints: Endpoints) -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in endpoints.environment().items())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m beam_pipelines.stack",
         description="Real servers on this machine: Kafka, a Flink cluster, Python workers, PostgreSQL and S3.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    shared = argparse.ArgumentParser(add_help=False)
+    shared = Parser(add_help=False)
     shared.add_argument(
-        "--state_dir", type=pathlib.Path, default=default_state_dir(), help="data, logs and records (%(default)s)"
+        "--state_dir", type=folder, default=default_state_dir(), help="data, logs and records (%(default)s)"
     )
     up = commands.add_parser("up", parents=[shared], help="start what does not run, and wait until all are ready")
     up.set_defaults(command=_up)
     for name in Stack.port_names:
         up.add_argument(
-            f"--{name}_port", type=_port, metavar="PORT", help="0: any; default: the usual one if it is free"
+            f"--{name}_port", type=whole(0, 65_535), metavar="PORT", help="0: any; default: the usual one if it is free"
         )
-    up.add_argument("--slots", type=_slots, help="task slots of the Flink cluster (2)")
+    up.add_argument("--slots", type=whole(1, 64), help="task slots of the Flink cluster (2)")
     up.add_argument(
         "--timescale", action=argparse.BooleanOptionalAction, help="TimescaleDB instead of PostgreSQL (needs Node.js)"
     )
@@ -156,20 +165,6 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("server", nargs="?", help="one server only")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as they grow")
     return parser
-
-
-def _port(text: str) -> int:
-    return _within(text, "port", 0, 65535)
-
-
-def _slots(text: str) -> int:
-    return _within(text, "number of slots", 1, 64)
-
-
-def _within(text: str, what: str, least: int, most: int) -> int:
-    if not text.isdecimal() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text} is not a {what}: {least} to {most}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -136,9 +136,15 @@ class Stack:
         return self.endpoints
 
     def down(self, purge: bool = False) -> None:
-        """Ends all servers and whatever they started; `purge` deletes their data too."""
+        """Ends all servers and whatever they started; `purge` deletes their data too.
+
+        Raises:
+          UsageError: when what is to be deleted is not a stack's.
+        """
         if not self.state_dir.is_dir():
             return
+        if purge and not self._settings_file.exists() and {it.name for it in self.state_dir.iterdir()} - {".lock"}:
+            raise UsageError(f"--state_dir={self.state_dir} is no stack's folder and is not deleted: correct the path")
         with locked(self.state_dir / ".lock"):
             for server in reversed(self.servers):
                 server.stop()

@@ -85,9 +85,9 @@ def test_the_stack_outlives_a_kill_of_everything_and_leaves_nothing_behind(folde
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (["up", "--kafka_port=123456"], 2, "123456 is not a port"),
-        (["up", "--kafka_port=x"], 2, "x is not a port: 0 to 65535"),
-        (["up", "--slots=0"], 2, "0 is not a number of slots"),
+        (["up", "--kafka_port=123456"], 2, "--kafka_port: must be a whole number from 0 to 65535, not '123456'"),
+        (["up", "--kafka_port=x"], 2, "--kafka_port: must be a whole number from 0 to 65535, not 'x'"),
+        (["up", "--slots=0"], 2, "--slots: must be a whole number from 1 to 64, not '0'"),
         (["logs"], 2, "there are no logs"),
         (["logs", "redis"], 2, "There is no server redis; the stack has kafka, postgres, s3"),
         (["fly"], 2, "invalid choice"),
