@@ -41,6 +41,8 @@ SHARED = {
     "heartbeat.interval": 2000,  # a killed TaskManager is noticed after two of these, by refused connections
     "heartbeat.timeout": 30000,
     "pekko.ask.timeout": "30 s",
+    # Of each shuffle of each subtask of a bounded job; the default of 512 makes 16 MiB, more than all of them get here.
+    "taskmanager.network.sort-shuffle.min-buffers": 64,
     "metrics.reporter.prom.factory.class": REPORTER,
 }
 
