@@ -42,6 +42,11 @@ def processes_of(folder: pathlib.Path) -> list[str]:
     return found
 
 
+def server_processes(folder: pathlib.Path) -> dict[str, Any]:
+    """The recorded process of each server; not those that come and go with connections."""
+    return {file.parent.name: json.loads(file.read_text())["process"] for file in folder.glob("*/server.json")}
+
+
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, reaper: None) -> Iterator[pathlib.Path]:
     yield tmp_path / "stack"
@@ -59,13 +64,13 @@ def test_the_stack_outlives_a_kill_of_everything_and_leaves_nothing_behind(folde
     admin.create_topics([NewTopic("kept", 1, 1)])["kept"].result(30)
     with psycopg.connect(ends["postgres_dsn"]) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 42 AS x")
-    running = processes_of(folder)
+    servers = server_processes(folder)
 
     again = stack("up", f"--state_dir={folder}")
     assert again.returncode == 0, again.stderr
-    assert processes_of(folder) == running
+    assert server_processes(folder) == servers
 
-    for line in running:
+    for line in processes_of(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(line.split()[0]), signal.SIGKILL)
     assert stack("status", f"--state_dir={folder}").returncode == 1
