@@ -1,0 +1,60 @@
+"""Binary COPY: numbers on the wire."""
+
+import decimal
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from beam_pipelines.io.pgcopy import binary_copy, numeric
+
+EIGHT = decimal.Decimal("1e-8")
+EXACT = decimal.Context(prec=1000)
+
+
+def decoded(wire: np.ndarray) -> decimal.Decimal:
+    """What numeric_recv makes of one value."""
+    digits = [decimal.Decimal(int(digit)) for digit in wire["digits"]]
+    assert all(0 <= digit < 10_000 for digit in digits)
+    weight = int(wire["weight"])
+    value = sum(digit * decimal.Decimal(10_000) ** (weight - at) for at, digit in enumerate(digits))
+    return -value if wire["sign"] == 0x4000 else value
+
+
+@given(st.floats(-999_999_999_999, 999_999_999_999, allow_nan=False))
+@example(2.0**-9)  # 0.001953125: a tie, to even
+@example(3 * 2.0**-9)  # 0.005859375: a tie, to even
+@example(0.123456785)  # no tie in binary, though its product with 1e8 is one
+@example(0.99999999999)
+@example(123456789.123456789)
+@example(-0.0)
+def test_rounds_the_exact_value_half_to_even(value: float) -> None:
+    expected = decimal.Decimal(value).quantize(EIGHT, decimal.ROUND_HALF_EVEN, EXACT)
+    assert decoded(numeric(np.array([value]))[0]) == expected
+
+
+@pytest.mark.parametrize("value", [1e12, -1e12, 1e300])
+def test_what_numeric_cannot_hold_is_sent_as_what_the_server_refuses(value: float) -> None:
+    assert abs(decoded(numeric(np.array([value]))[0])) == 10**12
+
+
+def test_nulls_take_no_place() -> None:
+    columns = [
+        ("bigint", pa.array([1, None])),
+        ("text", pa.array([None, "é"])),
+        ("double precision", pa.array([None, float("nan")])),
+        ("boolean", pa.array([None, True])),
+    ]
+    order, pieces = binary_copy(columns)
+    first = struct.pack(">hiqiii", 4, 8, 1, -1, -1, -1)
+    second = struct.pack(">hiiibi", 4, -1, -1, 1, 1, 2) + "é".encode()
+    assert order == [0, 2, 3, 1]
+    assert b"".join(pieces)[19:] == first + second + b"\xff\xff"
+
+
+def test_no_rows_are_a_header_and_a_trailer() -> None:
+    _, pieces = binary_copy([("bigint", pa.array([], pa.int64())), ("text", pa.array([], pa.string()))])
+    assert len(b"".join(pieces)) == 21
