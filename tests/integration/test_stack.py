@@ -25,7 +25,7 @@ PORTS = [f"--{name}_port=0" for name in Stack.port_names]
 def stack(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "beam_pipelines.stack", *map(str, arguments)]
     env = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, env=env)
 
 
 def status(folder: pathlib.Path) -> Any:
@@ -54,6 +54,7 @@ def folder(tmp_path: pathlib.Path, reaper: None) -> Iterator[pathlib.Path]:
 
 
 @pytest.mark.servers
+@pytest.mark.timeout(900)  # half a minute on an idle machine
 def test_the_stack_outlives_a_kill_of_everything_and_leaves_nothing_behind(folder: pathlib.Path) -> None:
     up = stack("up", f"--state_dir={folder}", *PORTS)
     assert up.returncode == 0, up.stderr
