@@ -22,7 +22,7 @@ from confluent_kafka.admin._topic import TopicDescription
 
 from beam_pipelines.io.kafka_config import KafkaConfig
 from beam_pipelines.io.kafka_offsets import Log, ask_description, description_of
-from beam_pipelines.io.kafka_tail import KafkaReadError, Tail, TailPool, raw_batch
+from beam_pipelines.io.kafka_tail import BATCH_BYTES, KafkaReadError, Tail, TailPool, raw_batch
 from beam_pipelines.transforms.batches import Span, with_span
 
 __all__ = ["FollowTopic"]
@@ -31,7 +31,9 @@ _LOG = logging.getLogger(__name__)
 
 _DISCOVER_EVERY = 10.0  # s
 _NO_WAIT = 0.001  # s: polls that wait pile up ticks, and with them latency
-_BACKLOG = 0.2  # s that one tick may read on in a backlog; checkpoints wait for it
+_BUNDLE_BYTES = BATCH_BYTES
+"""About what one bundle reads, of all its partitions.  Unless told to finish bundles before checkpoints, Flink
+keeps a bundle's output in its heap and in the checkpoint: a backlog read as fast as it comes would exhaust both."""
 _EMPTY = raw_batch(())
 
 
@@ -134,6 +136,9 @@ class _PollDoFn(beam.DoFn):
     def setup(self) -> None:
         self._pool = TailPool.join(self._reader)
 
+    def start_bundle(self) -> None:
+        self._given: dict[int, int] = {}  # partition → bytes in this bundle
+
     def teardown(self) -> None:
         TailPool.leave(self._reader)
 
@@ -157,16 +162,20 @@ class _PollDoFn(beam.DoFn):
         first = self._next(tail, state)
         tail.seek(first)
         tail.commit(first)
-        until = time.monotonic() + _BACKLOG
-        batch = tail.poll(self._max_records, _NO_WAIT)
-        if batch is None:
-            yield from self._heartbeat(tail, first)
-        while batch is not None:
+        share = _BUNDLE_BYTES // (len(self._pool) + 1)
+        given = self._given.get(tail.partition, 0)
+        while given < share:
+            batch = tail.poll(self._max_records, _NO_WAIT, share)
+            if batch is None:
+                yield from self._heartbeat(tail)
+                break
+            given += batch.nbytes
             self._records.inc(batch.num_rows)
             state.write((tail.position, self._topic_id))
             yield batch
-            more = tail.full and time.monotonic() < until
-            batch = tail.poll(self._max_records, _NO_WAIT) if more else None
+            if not tail.full:
+                break
+        self._given[tail.partition] = given
         Metrics.gauge("kafka", f"lag_{self._topic}_{tail.partition}").set(tail.lag())
 
     def _next(self, tail: Tail, state: ReadModifyWriteRuntimeState) -> int:
@@ -180,10 +189,10 @@ class _PollDoFn(beam.DoFn):
             raise _recreated(self._topic)
         return offset
 
-    def _heartbeat(self, tail: Tail, at: int) -> Iterator[pa.RecordBatch]:
+    def _heartbeat(self, tail: Tail) -> Iterator[pa.RecordBatch]:
         idle_ms = tail.idle_ms(self._idle_ms)
         if idle_ms:
-            yield with_span(_EMPTY, Span(self._topic, tail.partition, at, at, idle_ms))
+            yield with_span(_EMPTY, Span(self._topic, tail.partition, tail.position, tail.position, idle_ms))
 
 
 def _recreated(topic: str) -> KafkaReadError:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from beam_pipelines.io.kafka_config import ErrorLog, KafkaConfig
 from beam_pipelines.transforms.batches import RAW, Span, with_span
 
-__all__ = ["KafkaReadError", "Tail", "TailPool", "raw_batch"]
+__all__ = ["BATCH_BYTES", "KafkaReadError", "Tail", "TailPool", "raw_batch"]
 
 _GONE = {  # codes of a topic or partition that is not there any more
     ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -32,7 +32,7 @@ _PASSING = {  # codes that librdkafka itself recovers from
     ck.KafkaError.KAFKA_STORAGE_ERROR,
 }
 _ASK_TIMEOUT = 1.0  # s: the questions are asked from within bundles
-_BATCH_BYTES = 16 * 1024 * 1024  # about: what a batch is kept to
+BATCH_BYTES = 16 * 1024 * 1024  # about: what a batch is kept to
 _COMMIT_EVERY = 5.0  # s
 
 
@@ -90,17 +90,18 @@ class Tail:
             self._consumer.assign([ck.TopicPartition(self.topic, self.partition, offset)])
             self.position, self.reached = offset, -1
 
-    def poll(self, max_records: int, timeout: float) -> pa.RecordBatch | None:
+    def poll(self, max_records: int, timeout: float, max_bytes: int = BATCH_BYTES) -> pa.RecordBatch | None:
         """The next records, from `position` on, marked with their span; None if there are none now.
 
         Args:
-          max_records: most records to give; fewer when they are large.
+          max_records: most records to give.
           timeout: how long to wait for that many, s.
+          max_bytes: about how many bytes to give at most, judged by the size of the last records.
 
         Raises:
           KafkaReadError: if the position is not in the log, or the topic is gone.
         """
-        limit = min(max_records, max(1, _BATCH_BYTES // self._record_bytes))
+        limit = min(max_records, max(1, max_bytes // self._record_bytes))
         messages = self._consumer.consume(limit, timeout)
         self.polled_at = time.monotonic()
         self.full = len(messages) >= limit
@@ -243,6 +244,9 @@ class TailPool:
             del cls._pools[reader]
         for tail in pool._tails.values():
             tail.close()
+
+    def __len__(self) -> int:
+        return len(self._tails)
 
     def take(self, partition: int, make: Callable[[], Tail]) -> Tail:
         """The tail of `partition`, for the caller alone; a new one if there is none, or it is in use."""
