@@ -5,6 +5,7 @@ A worker pool is reached from the task managers, so it is checked only where the
 
 import json
 import pathlib
+import socket
 import urllib.parse
 
 import grpc
@@ -77,7 +78,12 @@ def check_job_endpoint(portable: PortableOptions, runner: str) -> None:
 
 
 def _answers(address: str) -> bool:
-    """Whether a gRPC server is there, which says more than an open port."""
+    """Whether a gRPC server is there, which says more than an open port; a closed one is told at once."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _SECONDS).close()
+    except (OSError, ValueError, OverflowError):
+        return False
     with grpc.insecure_channel(address) as channel:
         try:
             grpc.channel_ready_future(channel).result(_SECONDS)
