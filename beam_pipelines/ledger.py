@@ -29,11 +29,13 @@ from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 __all__ = [
     "Difference",
     "Expected",
+    "Record",
     "append_times",
     "compare",
     "expected_of",
     "output_times",
     "read_log",
+    "records_of",
     "rows_of_lake",
     "rows_of_table",
     "rows_of_topic",
@@ -157,7 +159,7 @@ def _ms(time: int | datetime.datetime) -> int:
     return time if isinstance(time, int) else round(time.timestamp() * 1000)
 
 
-class _Record(NamedTuple):
+class Record(NamedTuple):
     """One record of a topic."""
 
     partition: int
@@ -175,7 +177,7 @@ class _Record(NamedTuple):
 
 def read_log(config: KafkaConfig, topic: str) -> Iterator[pa.RecordBatch]:
     """A topic from its beginning to its present end: RAW batches with spans."""
-    for partition, records in itertools.groupby(_records_of(config, topic), lambda record: record.partition):
+    for partition, records in itertools.groupby(records_of(config, topic), lambda record: record.partition):
         while part := list(itertools.islice(records, _BATCH)):
             columns = ([getattr(record, name) for record in part] for name in ("offset", "time_ms", "key", "value"))
             arrays = [pa.array(values, field.type) for values, field in zip(columns, RAW, strict=True)]
@@ -183,7 +185,7 @@ def read_log(config: KafkaConfig, topic: str) -> Iterator[pa.RecordBatch]:
             yield with_span(pa.RecordBatch.from_arrays(arrays, schema=RAW), span)
 
 
-def _records_of(config: KafkaConfig, topic: str) -> Iterator[_Record]:
+def records_of(config: KafkaConfig, topic: str) -> Iterator[Record]:
     """All records of a topic, partition by partition."""
     consumer = config.consumer()
     try:
@@ -194,7 +196,7 @@ def _records_of(config: KafkaConfig, topic: str) -> Iterator[_Record]:
         consumer.close()
 
 
-def _records_to_end(consumer: ck.Consumer, partition: int) -> Iterator[_Record]:
+def _records_to_end(consumer: ck.Consumer, partition: int) -> Iterator[Record]:
     """The records up to where the broker says that there are no more."""
     while True:
         for message in consumer.consume(_BATCH, 1.0):
@@ -205,24 +207,24 @@ def _records_to_end(consumer: ck.Consumer, partition: int) -> Iterator[_Record]:
                 raise ck.KafkaException(error)
             record: Any = message  # its fields are typed for all that a producer may be given
             headers = {name: value.decode() for name, value in record.headers() or []}
-            yield _Record(partition, record.offset(), record.timestamp()[1], record.key(), record.value(), headers)
+            yield Record(partition, record.offset(), record.timestamp()[1], record.key(), record.value(), headers)
 
 
 def rows_of_topic(config: KafkaConfig, topic: str, dead_letters: bool = False) -> Iterator[tuple[Hashable, Any]]:
     """Rows of market-data-processed (key, value) or of dead-letters (reason, original bytes), as they were written."""
-    for record in _records_of(config, topic):
+    for record in records_of(config, topic):
         yield record.raw, (record.headers["reason"] if dead_letters else record.key, record.value)
 
 
 def append_times(config: KafkaConfig, topic: str) -> dict[Hashable, int]:
     """Kafka timestamp of each record of the raw topic, ms, by partition and offset."""
-    return {(record.partition, record.offset): record.time_ms for record in _records_of(config, topic)}
+    return {(record.partition, record.offset): record.time_ms for record in records_of(config, topic)}
 
 
 def output_times(config: KafkaConfig, topic: str) -> dict[Hashable, int]:
     """Kafka timestamp of the first output for each raw record, ms, by its partition and offset."""
     times: dict[Hashable, int] = {}
-    for record in _records_of(config, topic):
+    for record in records_of(config, topic):
         times.setdefault(record.raw, record.time_ms)
     return times
 

@@ -13,7 +13,10 @@ from beam_pipelines import ledger
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.transforms.advance import Semantics
-from beam_pipelines.transforms.batches import span_of
+from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
+
+from ..transforms.tick_oracle import meaning
+from .anything import ZOO, drawn
 
 PARTITIONS = 3
 SEMANTICS = Semantics(5_000, out_of_orderness_ms=1_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
@@ -66,7 +69,29 @@ def log_of(topic: str, batches: list[pa.RecordBatch]) -> Log:
 
 
 def session_log(topic: str) -> Log:
-    return log_of(topic, [batch for _, batch in raw_batches(SESSION, PARTITIONS, topic=topic)])
+    """SESSION, with bad records among its own."""
+    log_time = SESSION.start_ms
+    bad: list[bytes | None] = [value for value in [*ZOO, *drawn(600)] if meaning(value, log_time, 0)[1]]
+    return log_of(topic, mixed(topic, SESSION, PARTITIONS, bad))
+
+
+def mixed(topic: str, session: Session, partitions: int, others: list[bytes | None]) -> list[pa.RecordBatch]:
+    """The log of a session, with other values spread evenly among its records: a batch a partition."""
+    records: list[list[tuple[int, bytes | None, bytes | None]]] = [[] for _ in range(partitions)]
+    for partition, batch in raw_batches(session, partitions):
+        columns = (batch[name].to_pylist() for name in ("timestamp", "key", "value"))
+        records[partition] += zip(*columns, strict=True)
+    for number, value in enumerate(others):
+        mine = records[number % partitions]
+        at = (number + 1) * len(mine) // (len(others) + 1)
+        mine.insert(at, (mine[max(at - 1, 0)][0], None, value))  # times never go back
+    return [_batch_of(topic, partition, mine) for partition, mine in enumerate(records)]
+
+
+def _batch_of(topic: str, partition: int, records: list[Any]) -> pa.RecordBatch:
+    columns = [range(len(records)), *zip(*records, strict=True)]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, RAW, strict=True)]
+    return with_span(pa.RecordBatch.from_arrays(arrays, schema=RAW), Span(topic, partition, 0, len(records)))
 
 
 def create_topic(bootstrap_servers: str, topic: str, partitions: int) -> None:
