@@ -5,15 +5,13 @@ repeated records into Kafka, shows rates and the latest bars, and compares every
 """
 
 import argparse
-import contextlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import confluent_kafka as ck
@@ -29,6 +27,7 @@ from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
 from beam_pipelines.runners.cache import cache_dir
+from beam_pipelines.runners.jobs import FlinkJob, JobError, launched
 from beam_pipelines.runners.local import Endpoints, Stack
 from beam_pipelines.runners.servers.base import ServerError
 from beam_pipelines.stack import TOPICS, initialise
@@ -58,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         ends = _started(stack)
         return _demonstrate(options, ends, stack.state_dir, began)
-    except ServerError as failure:
+    except (ServerError, JobError) as failure:
         console.print(f"error: {failure}", style="red", markup=False)
         return 1
     finally:
@@ -90,7 +89,7 @@ def _started(stack: Stack) -> Endpoints:
 
 def _demonstrate(options: argparse.Namespace, ends: Endpoints, folder: pathlib.Path, began: float) -> int:
     lake = f"s3://{ends.s3_bucket}/demo"
-    with _market_job(ends, lake, folder / "market.log") as job:
+    with launched(_market(ends, lake), ends.flink_rest, "market", folder / "market.log") as job:
         took = time.monotonic() - began
         console.print(f"  the market stream runs on Flink after {took:.0f} s; its log: {folder / 'market.log'}")
         sent = _replay(options, ends)
@@ -107,9 +106,8 @@ def _demonstrate(options: argparse.Namespace, ends: Endpoints, folder: pathlib.P
     return _account(summary, expected, ends, lake, began)
 
 
-@contextlib.contextmanager
-def _market_job(ends: Endpoints, lake: str, log: pathlib.Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The market stream on the cluster, until the block ends."""
+def _market(ends: Endpoints, lake: str) -> list[str]:
+    """The command that runs the market stream on the cluster."""
     flags = {
         "runner": "FlinkRunner",
         "flink_master": ends.flink_rest,
@@ -123,47 +121,7 @@ def _market_job(ends: Endpoints, lake: str, log: pathlib.Path) -> Iterator[subpr
         "lake_slot_seconds": 30,
         **MEANING,
     }
-    command = [sys.executable, "-m", "beam_pipelines.market", *(f"--{name}={value}" for name, value in flags.items())]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as job:
-        try:
-            _await_running(job, ends, log)
-            yield job
-        finally:
-            for running in _jobs(ends, "RUNNING"):
-                _rest(ends, f"jobs/{running}", method="PATCH")
-            try:
-                job.wait(20)
-            except subprocess.TimeoutExpired:
-                job.kill()
-
-
-def _await_running(job: subprocess.Popen[bytes], ends: Endpoints, log: pathlib.Path) -> None:
-    deadline = time.monotonic() + 120
-    while not _all_tasks_run(ends):
-        if job.poll() is not None or time.monotonic() > deadline:
-            raise ServerError(f"the market stream did not start; the last lines of {log}:\n{_tail(log)}")
-        time.sleep(0.5)
-
-
-def _all_tasks_run(ends: Endpoints) -> bool:
-    jobs = _jobs(ends, "RUNNING")
-    return bool(jobs) and all(
-        vertex["status"] == "RUNNING" for job in jobs for vertex in _rest(ends, f"jobs/{job}")["vertices"]
-    )
-
-
-def _jobs(ends: Endpoints, status: str) -> list[str]:
-    return [job["id"] for job in _rest(ends, "jobs")["jobs"] if job["status"] == status]
-
-
-def _rest(ends: Endpoints, path: str, method: str = "GET") -> Any:
-    request = urllib.request.Request(f"http://{ends.flink_rest}/{path}", method=method)
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-        return json.loads(answer.read() or b"{}")
-
-
-def _tail(log: pathlib.Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+    return [sys.executable, "-m", "beam_pipelines.market", *(f"--{name}={value}" for name, value in flags.items())]
 
 
 def _replay(options: argparse.Namespace, ends: Endpoints) -> subprocess.Popen[str]:
@@ -236,9 +194,8 @@ class _View:
         return int(row[0]) if row else 0
 
 
-def _watch(live: Live, view: _View, job: subprocess.Popen[bytes]) -> None:
-    if job.poll() is not None:
-        raise UsageError(f"the market stream ended with exit code {job.returncode}: see its log")
+def _watch(live: Live, view: _View, job: FlinkJob) -> None:
+    job.check()
     if console.is_terminal:
         live.update(view.render())
         time.sleep(0.5)
@@ -247,12 +204,13 @@ def _watch(live: Live, view: _View, job: subprocess.Popen[bytes]) -> None:
         console.print("  " + ", ".join(f"{name} {count:,}" for name, count in view.counts().items()))
 
 
-def _await_everything(expected: ledger.Expected, ends: Endpoints, job: subprocess.Popen[bytes]) -> None:
+def _await_everything(expected: ledger.Expected, ends: Endpoints, job: FlinkJob) -> None:
     """Waits until the tables hold as much as they should, and the lake was told that the stream is quiet."""
     view, deadline = _View(ends), time.monotonic() + PATIENCE_S
     wanted = {MARKET_DATA.name: len(expected.table_ticks), MARKET_BARS.name: len(expected.table_bars)}
     quiet_since = time.monotonic()
-    while time.monotonic() < deadline and job.poll() is None:
+    while time.monotonic() < deadline:
+        job.check()
         complete = all(view._rows(table) >= count for table, count in wanted.items())
         if complete and time.monotonic() - quiet_since > QUIET_S:
             return
