@@ -163,5 +163,7 @@ def _streaming_defaults(options: PipelineOptions) -> None:
     if embedded and tuning.state_backend is None:  # a cluster has its own configuration
         tuning.state_backend = "rocksdb"
         tuning.state_backend_storage_path = (cache_dir() / "flink-local-checkpoints").as_uri()
+    if tuning.finish_bundle_before_checkpointing is None:
+        tuning.finish_bundle_before_checkpointing = True  # else its output stays in heap and checkpoint
     if tuning.max_bundle_time_mills is None:
         tuning.max_bundle_time_mills = 100  # a part of the latency; Beam's 1000 is meant for throughput alone

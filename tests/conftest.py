@@ -1,6 +1,5 @@
 """Real servers for the tests: each is started by the first test that asks for it and ended with the run."""
 
-import collections
 import contextlib
 import itertools
 import pathlib
@@ -35,8 +34,9 @@ AnyServer = TypeVar("AnyServer", bound=Server)
 _numbers = itertools.count(1)
 
 
-def on_any_port(kind: Callable[..., AnyServer], folder: pathlib.Path, *more: object) -> AnyServer:
-    return kind(folder, collections.defaultdict(int), *more)
+def on_any_port(kind: type[AnyServer], folder: pathlib.Path, *more: object) -> AnyServer:
+    """Never on the usual ports: a second run beside this one would meet it there."""
+    return kind(folder, dict.fromkeys(kind.preferred_ports, 0), *more)
 
 
 @contextlib.contextmanager

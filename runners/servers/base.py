@@ -53,7 +53,7 @@ class Server(abc.ABC):
         self._record = self.folder / "server.json"
         self.process, kept = self._recall()
         self.ports = {
-            name: self._choose(name, None if ports is None else ports.get(name), kept.get(name), preferred)
+            name: self._choose(name, (ports or {}).get(name), kept.get(name), preferred)
             for name, preferred in self.preferred_ports.items()
         }
 
