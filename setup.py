@@ -32,11 +32,13 @@ EXTRAS = {
     "dev": [
         "hypothesis>=6.100",
         "mypy>=1.13",
+        "pandas>=2.2",  # the tests put outputs side by side in frames
         "pandas-stubs",
         "pre-commit>=4",
         "pytest>=8",
         "pytest-timeout>=2.3",
         "ruff>=0.9",
+        "setuptools>=70.1,<81",  # builds the wheel that a test installs; before 70.1 that takes a package more
         "TA-Lib>=0.6.5",  # the oracle for every indicator; wheels carry the C library since 0.6.5
         "types-psutil",
     ],

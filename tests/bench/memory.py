@@ -1,0 +1,86 @@
+"""Memory of the streaming job while it polls and checkpoints: `python -m tests.bench.memory --minutes 18`.
+
+Samples the TaskManager's live heap (after a collection that is asked for), its resident memory and that of the Python
+workers, at a low rate of ticks, checkpoints every 5 s on RocksDB.  Needs a JDK's jcmd and jstat.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from beam_pipelines.runners.cache import cache_dir
+from beam_pipelines.runners.jobs import launched
+from beam_pipelines.runners.local import Endpoints, Stack
+from beam_pipelines.stack import initialise
+
+EVERY_S = 20
+Sample = dict[str, float]  # MB by name
+
+
+def samples(stack: Stack, minutes: int) -> Iterator[Sample]:
+    task_manager, workers = stack.task_manager.process, stack.worker_pool.process
+    assert task_manager is not None
+    assert workers is not None
+    for _ in range(minutes * 60 // EVERY_S):
+        time.sleep(EVERY_S)
+        subprocess.run(["jcmd", str(task_manager.pid), "GC.run"], check=True, capture_output=True)
+        table = subprocess.run(
+            ["jstat", "-gc", str(task_manager.pid)], check=True, capture_output=True, text=True
+        ).stdout
+        names, values = (line.split() for line in table.splitlines()[:2])
+        heap = dict(zip(names, map(float, values), strict=True))
+        children = psutil.Process(workers.pid).children(recursive=True)
+        yield {
+            "TaskManager, live heap": sum(heap[part] for part in ("EU", "OU", "S0U", "S1U")) / 1024,
+            "TaskManager, resident": psutil.Process(task_manager.pid).memory_info().rss / 1e6,
+            "Python workers, resident": sum(child.memory_info().rss for child in children) / 1e6,
+        }
+
+
+def market(ends: Endpoints) -> list[str]:
+    return [
+        *(sys.executable, "-m", "beam_pipelines.market", "--runner=FlinkRunner", f"--flink_master={ends.flink_rest}"),
+        *("--environment_type=EXTERNAL", f"--environment_config={ends.worker_pool}", "--parallelism=2"),
+        *(f"--artifacts_dir={ends.artifacts_dir}", "--checkpointing_interval=5000", "--bar_seconds=10"),
+        *(f"--bootstrap_servers={ends.kafka}", f"--lake=s3://{ends.s3_bucket}/bench", "--lake_slot_seconds=60"),
+    ]
+
+
+def replay(ends: Endpoints, minutes: int, rate: int) -> list[str]:
+    flags = f"--speed=real --restamp --symbols=200 --duration_seconds={minutes * 60} --ticks={minutes * 60 * rate}"
+    return [sys.executable, "-m", "beam_pipelines.replay", f"--bootstrap_servers={ends.kafka}", *flags.split()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--minutes", type=int, default=18)
+    parser.add_argument("--rate", type=int, default=500, help="ticks a second")
+    options = parser.parse_args()
+    stack = Stack(cache_dir() / "bench-memory")
+    try:
+        ends = stack.up()
+        os.environ.update(ends.environment())
+        initialise(ends)
+        with (
+            launched(market(ends), ends.flink_rest, "memory", stack.state_dir / "market.log"),
+            subprocess.Popen(replay(ends, options.minutes + 1, options.rate), stderr=subprocess.DEVNULL) as sender,
+        ):
+            taken = list(samples(stack, options.minutes))
+            sender.terminate()
+    finally:
+        stack.down(purge=True)
+    third = len(taken) // 3
+    print("| MB, median | first third | second | last |\n|---|--:|--:|--:|")
+    for name in taken[0]:
+        parts = [[sample[name] for sample in taken[i * third : (i + 1) * third]] for i in range(3)]
+        print(f"| {name} | " + " | ".join(f"{statistics.median(part):.0f}" for part in parts) + " |")
+
+
+if __name__ == "__main__":
+    main()
