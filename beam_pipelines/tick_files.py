@@ -77,12 +77,16 @@ def raw_batches_from_file(
 
 
 def check_file(path: str | pathlib.Path) -> None:
-    """Makes sure that the file has ticks to begin with; damage further on is found when it is read.
+    """Makes sure that the whole file can be read, before anything of it is written anywhere.
 
     Raises:
       UsageError: as `ticks_from_file`.
     """
-    next(records_from_file(path), None)
+    path = pathlib.Path(path)
+    batches = records_from_file(path) if path.suffix in _LINES else ticks_from_file(path)
+    for _ in batches:
+        if path.suffix in _LINES:  # any line is a record, if only a bad one
+            return
 
 
 _Reader = Callable[[pathlib.Path], Iterator[pa.RecordBatch]]
