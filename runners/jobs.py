@@ -55,10 +55,9 @@ class FlinkJob:
                 raise self._failure(f"did not run after {seconds:.0f} s")
             time.sleep(0.3)
 
-    def restarts(self) -> int:
-        """How often the job has been restarted after a failure."""
-        metrics = [self._told(f"{job}/metrics?get=numRestarts") for job in self._ids()]
-        return sum(int(metric["value"]) for found in metrics for metric in found)
+    def has_restarted(self) -> bool:
+        """Whether the job was restarted after a failure."""
+        return any(self._told(job)["timestamps"]["RESTARTING"] for job in self._ids())
 
     def cancel(self) -> None:
         """Cancels the job and waits for the program's end."""
