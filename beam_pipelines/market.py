@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -212,9 +213,21 @@ def main(argv: Sequence[str]) -> int:
     pipeline = new_pipeline(beam_options, unbounded)
     build(pipeline, reader_of(options, sinks.kafka), semantics, sinks)
     result = pipeline.run()
-    state = result.wait_until_finish()
+    state = _awaited(result)
     Console().print(summary(counters_of(result), sinks.lake, time.monotonic() - began))
+    if state != "DONE":
+        print(f"the job ended as {state}", file=sys.stderr)
     return 0 if state == "DONE" else 1
+
+
+def _awaited(result: beam.runners.runner.PipelineResult) -> str:
+    """The state in which the job ended; a failure is Beam's exception, with the worker's traceback."""
+    try:
+        return str(result.wait_until_finish())
+    except RuntimeError as failed:
+        if "JobCancellationException" not in str(failed):
+            raise
+        return "CANCELLED"
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ _FLINK_OPTIONS = {
     "faster_copy": _Flag(),
     "operator_chaining": _Flag(),
     "execution_mode_for_batch": _Flag(words=("PIPELINED", "PIPELINED_FORCED", "BATCH", "BATCH_FORCED")),
+    "number_of_execution_retries": _Flag(whole(0, 10**6)),
+    "execution_retry_delay": _Flag(whole(0, WEEK_MS)),
     "flink_conf_dir": _Flag(str),
     "disable_metrics": _Flag(),
 }
@@ -132,8 +134,11 @@ def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
     _check_flink(options)
     if not flink.flink_job_server_jar:
         flink.flink_job_server_jar = job_server_jar(flink.flink_master)
+    tuning = options.view_as(FlinkOptions)
     if unbounded:
         _streaming_defaults(options)
+    elif tuning.number_of_execution_retries is None:
+        tuning.number_of_execution_retries = 3  # a cluster that restarts for ever is right for streams alone
 
 
 def _check_flink(options: PipelineOptions) -> None:

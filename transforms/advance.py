@@ -74,6 +74,11 @@ class Advanced(NamedTuple):
 
 def advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics) -> Advanced:
     """Takes the next valid ticks (TICKS, in offset order) of a partition into `state`, which is changed in place."""
+    with np.errstate(over="ignore", invalid="ignore"):  # prices near 1e308 are valid; what overflows is written as null
+        return _advance(state, ticks, semantics)
+
+
+def _advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics) -> Advanced:
     step = _Step(state, ticks, semantics)
     first, timestamp = step.known, step.prints.timestamp[step.known :]
     newest = np.maximum.accumulate(np.maximum(timestamp, state.newest))

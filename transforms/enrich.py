@@ -186,6 +186,9 @@ class _UnboundedDriver(_Driver):
     def setup(self) -> None:
         self._known: _KnownStates = self._shared.acquire(_KnownStates)
 
+    def teardown(self) -> None:
+        self._known.clear()  # also after a failed bundle, whose provisional rows may not have been written
+
     def process(
         self,
         element: tuple[int, pa.RecordBatch],
