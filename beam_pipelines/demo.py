@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import confluent_kafka as ck
 import numpy as np
@@ -42,6 +42,14 @@ MEANING = {  # short bars, so that a short session has some with indicators
     "max_future_ms": 10_000,
 }
 SEMANTICS = Semantics(5_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
+SHARES = {
+    "disorder_share": 0.05,
+    "late_share": 0.002,
+    "too_late_share": 0.0005,
+    "bad_share": 0.005,
+    "duplicate_share": 0.005,
+    "tie_share": 0.02,
+}
 QUIET_S = 15  # after which provisional rows and open objects are written
 PATIENCE_S = 90  # for the sinks to hold everything after the last tick
 
@@ -71,8 +79,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m beam_pipelines.demo", description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seconds", type=whole(1, 86_400), default=60, help="length of the session (%(default)s)")
-    parser.add_argument("--rate", type=whole(1, 1_000_000), default=5_000, help="ticks a second (%(default)s)")
+    parser.add_argument("--seconds", type=whole(1, 86_400), default=45, help="length of the session (%(default)s)")
+    parser.add_argument("--rate", type=whole(1, 1_000_000), default=4_000, help="ticks a second (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="leave the servers running, to look around")
     parser.add_argument("--state_dir", type=folder, default=cache_dir() / "demo", help="their data (%(default)s)")
     return parser.parse(argv)
@@ -92,18 +100,17 @@ def _demonstrate(options: argparse.Namespace, ends: Endpoints, folder: pathlib.P
     with launched(_market(ends, lake), ends.flink_rest, "market", folder / "market.log") as job:
         took = time.monotonic() - began
         console.print(f"  the market stream runs on Flink after {took:.0f} s; its log: {folder / 'market.log'}")
-        sent = _replay(options, ends)
         view = _View(ends)
+        warm = _warmed_up(ends, view, job)
+        sent = _replay(ends, options.seconds, options.rate, SHARES)
         with Live(view.render(), console=console, refresh_per_second=2, transient=True) as live:
             while sent.poll() is None:
                 _watch(live, view, job)
-        summary = json.loads(sent.communicate()[0])
-        if sent.returncode:
-            raise UsageError(f"the replay failed with exit code {sent.returncode}: see its message above")
-        console.print(f"sent {summary['sent']:,} records; waiting for the last bars to close and comparing every sink")
+        total = warm + _sent_by(sent)
+        console.print(f"sent {total:,} records; waiting for the last bars to close and comparing every sink")
         expected = ledger.expected_of(ledger.read_log(KafkaConfig(ends.kafka), RAW), SEMANTICS)
         _await_everything(expected, ends, job)
-    return _account(summary, expected, ends, lake, began)
+    return _account(total, expected, ends, lake, began)
 
 
 def _market(ends: Endpoints, lake: str) -> list[str]:
@@ -124,22 +131,35 @@ def _market(ends: Endpoints, lake: str) -> list[str]:
     return [sys.executable, "-m", "beam_pipelines.market", *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def _replay(options: argparse.Namespace, ends: Endpoints) -> subprocess.Popen[str]:
+def _warmed_up(ends: Endpoints, view: "_View", job: FlinkJob) -> int:
+    """Sends a little and waits until it is through, so that the session does not wait for workers that only start."""
+    count = _sent_by(_replay(ends, 1, 100, {"seed": 2}))
+    deadline = time.monotonic() + PATIENCE_S
+    while view.counts()[f"table {MARKET_DATA.name}"] == 0 and time.monotonic() < deadline:
+        job.check()
+        time.sleep(0.2)
+    return count
+
+
+def _sent_by(replay: subprocess.Popen[str]) -> int:
+    """How many records a replay sent, once it ends."""
+    summary = replay.communicate()[0]
+    if replay.returncode:
+        raise UsageError(f"the replay failed with exit code {replay.returncode}: see its message above")
+    return int(json.loads(summary)["sent"])
+
+
+def _replay(ends: Endpoints, seconds: int, rate: int, shares: Mapping[str, float]) -> subprocess.Popen[str]:
     """Sends a session at real speed, as of now."""
     flags = {
         "bootstrap_servers": ends.kafka,
         "topic": RAW,
-        "duration_seconds": options.seconds,
-        "ticks": options.seconds * options.rate,
+        "duration_seconds": seconds,
+        "ticks": seconds * rate,
         "symbols": 200,
-        "disorder_share": 0.05,
-        "late_share": 0.002,
-        "too_late_share": 0.0005,
         "allowed_lateness_ms": MEANING["allowed_lateness_ms"],
-        "bad_share": 0.005,
-        "duplicate_share": 0.005,
-        "tie_share": 0.02,
         "speed": "real",
+        **shares,
     }
     command = [sys.executable, "-m", "beam_pipelines.replay", *(f"--{name}={value}" for name, value in flags.items())]
     return subprocess.Popen(
@@ -222,7 +242,7 @@ class _Sink(NamedTuple):
     difference: ledger.Difference
 
 
-def _account(summary: Mapping[str, Any], expected: ledger.Expected, ends: Endpoints, lake: str, began: float) -> int:
+def _account(sent: int, expected: ledger.Expected, ends: Endpoints, lake: str, began: float) -> int:
     """Prints what was sent and what each sink holds; 0 if nothing is missing, surplus or different."""
     kafka = KafkaConfig(ends.kafka)
     sinks = [
@@ -240,17 +260,17 @@ def _account(summary: Mapping[str, Any], expected: ledger.Expected, ends: Endpoi
         ),
         _Sink(f"lake {lake}", ledger.compare(expected.lake, ledger.rows_of_lake(lake))),
     ]
-    console.print(_sent_table(summary, expected), _sinks_table(sinks), _latency_table(kafka))
+    console.print(_sent_table(sent, expected), _sinks_table(sinks), _latency_table(kafka))
     whole = len(expected.lake) + sum(count for reason, count in expected.reasons.items() if reason != "too_late")
-    clean = all(sink.difference.clean for sink in sinks) and whole == summary["sent"]
+    clean = all(sink.difference.clean for sink in sinks) and whole == sent
     verdict = "nothing is missing, doubled or different" if clean else "the sinks do NOT hold what the log says"
     console.print(f"{verdict}; {time.monotonic() - began:.0f} s in all", style="green" if clean else "red")
     return 0 if clean else 1
 
 
-def _sent_table(summary: Mapping[str, Any], expected: ledger.Expected) -> Table:
+def _sent_table(sent: int, expected: ledger.Expected) -> Table:
     table = Table("records", "count", title="what was sent")
-    table.add_row("sent", f"{summary['sent']:,}")
+    table.add_row("sent", f"{sent:,}")
     table.add_row("enriched ticks", f"{len(expected.ticks):,}")
     table.add_row("duplicates (dropped, counted)", f"{expected.duplicates:,}")
     for reason, count in sorted(expected.reasons.items()):

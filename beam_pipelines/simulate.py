@@ -144,7 +144,7 @@ def _delays(session: Session, bits: Bits) -> tuple[Ints, Ints]:
     for code, share, least, most in (
         (_DISORDERED, session.disorder, 1, session.max_delay_ms),
         (_LATE, session.late, bound + 1, bound + lateness),
-        (_TOO_LATE, session.too_late, bound + lateness + 60_000, bound + 2 * lateness + 120_000),
+        (_TOO_LATE, session.too_late, bound + 2 * lateness, bound + 3 * lateness),
     ):
         rows = falls_in(bits, left + share) & ~falls_in(bits, left)
         kind[rows] = code

@@ -28,6 +28,8 @@ _CONSUMER: Mapping[str, Any] = {
     **_CLIENT,
     "group.id": "beam-pipelines",
     "isolation.level": "read_committed",
+    "fetch.min.bytes": 65_536,  # else a broker answers at each record, thousands of times a second
+    "fetch.wait.max.ms": 50,
     "fetch.queue.backoff.ms": 10,  # with the default of 1000 a fast reader stands still for a second at a time
     "queued.max.messages.kbytes": 16384,  # for each partition that is read
 }
