@@ -6,7 +6,6 @@ DoFns would say this more directly, but on Flink each of their self-checkpoints 
 
 import logging
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 
@@ -17,6 +16,7 @@ from apache_beam.coders import StrUtf8Coder, TupleCoder, VarIntCoder
 from apache_beam.io.flink.flink_streaming_impulse_source import FlinkStreamingImpulseSource
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import ReadModifyWriteRuntimeState, ReadModifyWriteStateSpec
+from apache_beam.utils.shared import Shared
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._topic import TopicDescription
 
@@ -130,17 +130,17 @@ class _PollDoFn(beam.DoFn):
         self._max_records = max_records
         self._idle_ms = idle_ms
         self._pause = interval_ms / 2000  # s: every source task ticks every partition
-        self._reader = uuid.uuid4().hex
+        self._shared = Shared()
         self._records = Metrics.counter("kafka", f"records_read_{topic}")
 
     def setup(self) -> None:
-        self._pool = TailPool.join(self._reader)
+        self._pool: TailPool = self._shared.acquire(TailPool)
 
     def start_bundle(self) -> None:
         self._given: dict[int, int] = {}  # partition → bytes in this bundle
 
     def teardown(self) -> None:
-        TailPool.leave(self._reader)
+        self._pool.close()
 
     def process(
         self,

@@ -1,10 +1,10 @@
 """One consumer on one partition of a topic: records as record batches, lost positions as errors."""
 
-import threading
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from operator import itemgetter
-from typing import Any, ClassVar
+from typing import Any
 
 import confluent_kafka as ck
 import numpy as np
@@ -218,32 +218,8 @@ class TailPool:
     fetch the same records again.
     """
 
-    _pools: ClassVar[dict[str, "TailPool"]] = {}
-    _lock: ClassVar[threading.Lock] = threading.Lock()
-
     def __init__(self) -> None:
-        self._users = 0
         self._tails: dict[int, Tail] = {}
-
-    @classmethod
-    def join(cls, reader: str) -> "TailPool":
-        """The pool of `reader`, which lives until all who joined have left."""
-        with cls._lock:
-            pool = cls._pools.setdefault(reader, cls())
-            pool._users += 1
-            return pool
-
-    @classmethod
-    def leave(cls, reader: str) -> None:
-        """Ends one use of the pool of `reader`; the last one closes its tails."""
-        with cls._lock:
-            pool = cls._pools[reader]
-            pool._users -= 1
-            if pool._users:
-                return
-            del cls._pools[reader]
-        for tail in pool._tails.values():
-            tail.close()
 
     def __len__(self) -> int:
         return len(self._tails)
@@ -254,7 +230,11 @@ class TailPool:
 
     def give_back(self, tail: Tail) -> None:
         """Ends the caller's use of `tail`."""
-        with self._lock:
-            kept = self._tails.setdefault(tail.partition, tail)
-        if kept is not tail:
+        if self._tails.setdefault(tail.partition, tail) is not tail:
             tail.close()
+
+    def close(self) -> None:
+        """Closes the tails that are not in use; whoever needs one again gets a new one."""
+        with contextlib.suppress(KeyError):  # of an empty dict: two users may close at the same time
+            while True:
+                self._tails.popitem()[1].close()

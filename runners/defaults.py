@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import (
 from beam_pipelines.command_line import WEEK_MS, whole
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir
-from beam_pipelines.runners.flink import EMBEDDED, cluster_class_path, job_server_jar
+from beam_pipelines.runners.flink import EMBEDDED, cluster_class_path, conf_dir_of_streams, job_server_jar
 from beam_pipelines.runners.preflight import check_environment, check_files, check_job_endpoint, check_workers
 
 __all__ = ["DIRECT_RUNNER", "FlinkOptions", "is_flink", "new_pipeline", "with_defaults"]
@@ -134,11 +134,8 @@ def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
     _check_flink(options)
     if not flink.flink_job_server_jar:
         flink.flink_job_server_jar = job_server_jar(flink.flink_master)
-    tuning = options.view_as(FlinkOptions)
     if unbounded:
         _streaming_defaults(options)
-    elif tuning.number_of_execution_retries is None:
-        tuning.number_of_execution_retries = 3  # a cluster that restarts for ever is right for streams alone
 
 
 def _check_flink(options: PipelineOptions) -> None:
@@ -168,6 +165,8 @@ def _streaming_defaults(options: PipelineOptions) -> None:
     if embedded and tuning.state_backend is None:  # a cluster has its own configuration
         tuning.state_backend = "rocksdb"
         tuning.state_backend_storage_path = (cache_dir() / "flink-local-checkpoints").as_uri()
+    if tuning.flink_conf_dir is None and "FLINK_CONF_DIR" not in os.environ:
+        tuning.flink_conf_dir = conf_dir_of_streams()
     if tuning.finish_bundle_before_checkpointing is None:
         tuning.finish_bundle_before_checkpointing = True  # else its output stays in heap and checkpoint
     if tuning.max_bundle_time_mills is None:

@@ -10,12 +10,18 @@ import urllib.request
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners import maven
-from beam_pipelines.runners.cache import locked
+from beam_pipelines.runners.cache import cache_dir, locked
 
-__all__ = ["ADD_OPENS", "EMBEDDED", "cluster_class_path", "job_server_jar", "url_of"]
+__all__ = ["ADD_OPENS", "EMBEDDED", "cluster_class_path", "conf_dir_of_streams", "job_server_jar", "url_of"]
 
 MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 EMBEDDED = ("[local]", "[auto]", "[collection]")
+_FOR_EVER = {
+    "type": "exponential-delay",
+    "exponential-delay.initial-backoff": "1 s",
+    "exponential-delay.max-backoff": "30 s",
+    "exponential-delay.reset-backoff-threshold": "2 min",
+}
 ADD_OPENS = tuple(  # what Flink's and Beam's serializers reach into; closed by default since Java 16
     f"java.base/{package}"
     for package in (
@@ -51,6 +57,20 @@ def job_server_jar(flink_master: str = "[local]") -> str:
     if flink_master.strip() not in EMBEDDED and _cluster_has(lib, flink_master.strip()):
         lib = _unstaged(lib)
     return str(maven.pathing_jar(lib, MAIN_CLASS, ADD_OPENS))
+
+
+def conf_dir_of_streams() -> str:
+    """A folder for Beam's `--flink_conf_dir` that makes a job restart for ever, ever more slowly.
+
+    It is asked for by the job, because bounded ones, whose settings Beam does not pass on, must end: a cluster's own
+    strategy is for these.
+    """
+    folder = cache_dir() / "flink-conf-streams"
+    folder.mkdir(exist_ok=True)
+    draft = folder / f"config.yaml.{os.getpid()}"
+    draft.write_text("".join(f"restart-strategy.{name}: {value}\n" for name, value in _FOR_EVER.items()))
+    draft.rename(folder / "config.yaml")
+    return str(folder)
 
 
 def cluster_class_path(flink_master: str) -> list[str]:

@@ -33,11 +33,10 @@ SHARED = {
     "state.backend.type": "rocksdb",
     "state.backend.incremental": True,
     "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
-    # Not fixed-delay: its last attempt would end a job for good.
-    "restart-strategy.type": "exponential-delay",
-    "restart-strategy.exponential-delay.initial-backoff": "1 s",
-    "restart-strategy.exponential-delay.max-backoff": "30 s",
-    "restart-strategy.exponential-delay.reset-backoff-threshold": "2 min",
+    # For bounded jobs, which end when they fail for good; streams ask for more themselves.
+    "restart-strategy.type": "fixed-delay",
+    "restart-strategy.fixed-delay.attempts": 3,
+    "restart-strategy.fixed-delay.delay": "3 s",
     "heartbeat.interval": 2000,  # a killed TaskManager is noticed after two of these, by refused connections
     "heartbeat.timeout": 30000,
     "pekko.ask.timeout": "30 s",

@@ -1,6 +1,7 @@
 """The contract: one log gives the same rows in every sink, whatever the engine, the batches and the accidents."""
 
 import contextlib
+import pathlib
 import random
 import signal
 import sys
@@ -144,12 +145,20 @@ class TestFlinkBounded(BoundedContract):
 @pytest.mark.servers
 class TestFlinkStreamingFromABacklog(Contract):
     @pytest.fixture(scope="class")
-    def sinks(self, log, new_sinks, s3_server, flink_cluster, on_flink, tmp_path_factory) -> Sinks:
+    def program(self, tmp_path_factory) -> pathlib.Path:
+        return tmp_path_factory.mktemp("backlog") / "log"
+
+    @pytest.fixture(scope="class")
+    def sinks(self, log, new_sinks, s3_server, flink_cluster, on_flink, program) -> Sinks:
         sinks = new_sinks(f"s3://{s3_server.bucket}")
-        program = tmp_path_factory.mktemp("backlog") / "log"
         with launched(streaming(log, sinks, on_flink), flink_cluster.rest, sinks.processed, program) as job:
             await_all(log, sinks, job)
         return sinks
+
+    def test_a_cancelled_job_is_told_in_one_line(self, sinks, program):
+        told = program.read_text()
+        assert told.splitlines()[-1] == "the job ended as CANCELLED"
+        assert "Traceback" not in told
 
 
 @pytest.mark.servers

@@ -213,19 +213,18 @@ def test_a_deleted_topic_is_an_error(config, name, tail):
 
 
 def test_a_tail_is_used_by_one_bundle_at_a_time(config, name):
-    pool = TailPool.join("reader")
-    assert TailPool.join("reader") is pool
+    pool = TailPool()
     first = pool.take(0, lambda: Tail(config, name, 0))
     second = pool.take(0, lambda: Tail(config, name, 0))
     assert first is not second
     pool.give_back(first)
     pool.give_back(second)  # closed: one is enough
+    with pytest.raises(RuntimeError, match="closed"):
+        second.poll(1, 0)
     assert pool.take(0, lambda: Tail(config, name, 0)) is first
+    pool.close()
+    first.poll(1, 0)  # still in use
     pool.give_back(first)
-    TailPool.leave("reader")
-    first.poll(1, 0)  # another user is still there
-    TailPool.leave("reader")
+    pool.close()
     with pytest.raises(RuntimeError, match="closed"):
         first.poll(1, 0)
-    assert TailPool.join("reader") is not pool
-    TailPool.leave("reader")

@@ -5,9 +5,11 @@ import sys
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.runners.defaults import new_pipeline
+
 
 def main(target: str, arguments: list[str]) -> None:
-    with beam.Pipeline(options=PipelineOptions(arguments)) as pipeline:
+    with new_pipeline(PipelineOptions(arguments), unbounded=False) as pipeline:
         sums = pipeline | beam.Create([("a", 1), ("b", 2), ("a", 3)]) | beam.CombinePerKey(sum)
         _ = sums | beam.Map(str) | beam.io.WriteToText(target, shard_name_template="")
 

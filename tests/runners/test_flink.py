@@ -29,19 +29,28 @@ def eventually(condition: Callable[[], Any]) -> Any:
     return value
 
 
-def run(*arguments: object) -> None:
-    done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+def sums(target: pathlib.Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, HERE / "batch_job.py", target, "--runner=FlinkRunner", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_a_job_runs_on_embedded_flink(tmp_path: pathlib.Path) -> None:
-    run(HERE / "batch_job.py", tmp_path / "sums", "--runner=FlinkRunner", f"--flink_job_server_jar={job_server_jar()}")
+    done = sums(tmp_path / "sums")
+    assert done.returncode == 0, done.stderr
     assert sorted((tmp_path / "sums").read_text().splitlines()) == ["('a', 4)", "('b', 2)"]
 
 
 def test_a_job_runs_on_the_cluster(tmp_path: pathlib.Path, flink_cluster: Any) -> None:
-    run(HERE / "batch_job.py", tmp_path / "sums", *flink_cluster.arguments)
+    done = sums(tmp_path / "sums", *flink_cluster.arguments)
+    assert done.returncode == 0, done.stderr
     assert sorted((tmp_path / "sums").read_text().splitlines()) == ["('a', 4)", "('b', 2)"]
+
+
+def test_a_bounded_job_that_can_never_succeed_ends(tmp_path: pathlib.Path, flink_cluster: Any) -> None:
+    (tmp_path / "file").touch()
+    done = sums(tmp_path / "file" / "sums", *flink_cluster.arguments)
+    assert done.returncode == 1
+    assert "Not a directory" in done.stderr
 
 
 def test_a_job_for_our_cluster_uploads_no_jars(flink_cluster: Any) -> None:
