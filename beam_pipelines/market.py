@@ -23,7 +23,15 @@ from rich.console import Console
 
 from beam_pipelines.command_line import WEEK_MS, filled, whole
 from beam_pipelines.errors import UsageError, run_main
-from beam_pipelines.io.kafka import KafkaConfig, ReadFromKafka, WriteToKafka, check_kafka, parse_position
+from beam_pipelines.io.kafka import (
+    KafkaConfig,
+    Pace,
+    ReadFromKafka,
+    WriteToKafka,
+    check_kafka,
+    follow_kafka,
+    parse_position,
+)
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteRefusedToLake, WriteToLake, check_lake
 from beam_pipelines.io.lake_objects import MARKET_DATA as MARKET_DATA_LAYOUT
 from beam_pipelines.io.lake_objects import Layout
@@ -35,10 +43,10 @@ from beam_pipelines.summary import counters_of, summary
 from beam_pipelines.tick_files import check_file, raw_batches_from_file
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.dead_letters import to_messages
-from beam_pipelines.transforms.enrich import Enriched, EnrichTicks
+from beam_pipelines.transforms.enrich import Enriched, EnrichTicks, Records
 from beam_pipelines.transforms.messages import processed_messages
 
-__all__ = ["Sinks", "add_flags", "build", "main"]
+__all__ = ["Sinks", "Source", "add_flags", "build", "main"]
 
 PARTITIONS = 4  # of files and simulated sessions
 
@@ -102,6 +110,13 @@ def semantics_of(options: argparse.Namespace) -> Semantics:
     )
 
 
+class Source(NamedTuple):
+    """Where the records come from: `read` gives them in batches, or says when to poll `records`."""
+
+    read: beam.PTransform
+    records: Records | None = None
+
+
 class Sinks(NamedTuple):
     """Where the outputs go; None: nowhere."""
 
@@ -114,9 +129,9 @@ class Sinks(NamedTuple):
     lake_layout: Layout = MARKET_DATA_LAYOUT
 
 
-def build(pipeline: beam.Pipeline, read: beam.PTransform, semantics: Semantics, sinks: Sinks) -> Enriched:
+def build(pipeline: beam.Pipeline, source: Source, semantics: Semantics, sinks: Sinks) -> Enriched:
     """The whole graph; gives the enriched outputs for tests to look at."""
-    market = pipeline | "Read" >> read | "Enrich" >> EnrichTicks(semantics)
+    market = pipeline | "Read" >> source.read | "Enrich" >> EnrichTicks(semantics, source.records)
     dead_letters = [market.dead_letters]
     if sinks.timescale_dsn:
         ticks = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn, sinks.raw_topic)
@@ -140,17 +155,18 @@ def build(pipeline: beam.Pipeline, read: beam.PTransform, semantics: Semantics, 
     return market
 
 
-def reader_of(options: argparse.Namespace, kafka: KafkaConfig | None) -> beam.PTransform:
+def source_of(options: argparse.Namespace, kafka: KafkaConfig | None) -> Source:
     """The source that the flags name."""
     if options.input:
-        return ReadBatches(lambda: raw_batches_from_file(pathlib.Path(options.input), PARTITIONS))
+        return Source(ReadBatches(lambda: raw_batches_from_file(pathlib.Path(options.input), PARTITIONS)))
+    if kafka and options.bounded:
+        return Source(ReadFromKafka(options.topic, kafka, options.start, bounded=True))
     if kafka:
-        return ReadFromKafka(
-            options.topic, kafka, start=options.start, bounded=options.bounded, idle_ms=options.idle_ms
-        )
+        topic = follow_kafka(options.topic, kafka, options.start, Pace(idle_ms=options.idle_ms))
+        return Source(topic, topic.records)
     session = Session(seed=options.seed, ticks=options.ticks)
     name = f"simulated-{options.seed}-{options.ticks}"  # names the lake's objects: another session is another log
-    return ReadBatches(lambda: raw_batches(session, PARTITIONS, topic=name))
+    return Source(ReadBatches(lambda: raw_batches(session, PARTITIONS, topic=name)))
 
 
 class ReadBatches(beam.PTransform):
@@ -211,7 +227,7 @@ def main(argv: Sequence[str]) -> int:
     began = time.monotonic()
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
-    build(pipeline, reader_of(options, sinks.kafka), semantics, sinks)
+    build(pipeline, source_of(options, sinks.kafka), semantics, sinks)
     result = pipeline.run()
     state = _awaited(result)
     Console().print(summary(counters_of(result), sinks.lake, time.monotonic() - began))

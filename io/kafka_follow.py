@@ -1,9 +1,12 @@
 """Unbounded reads: a topic followed by a Flink job, with the offsets in the job's state.
 
-An impulse ticks; each tick polls each partition, in a stateful DoFn keyed by partition.  Beam's unbounded splittable
-DoFns would say this more directly, but on Flink each of their self-checkpoints leaves state behind (apache/beam#27648).
+An impulse ticks; at each tick a stateful DoFn that is keyed by partition polls each of them.  Beam's unbounded
+splittable DoFns would say this more directly, but on Flink each of their self-checkpoints leaves state behind
+(apache/beam#27648).
 """
 
+import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -12,20 +15,23 @@ from concurrent.futures import Future
 import apache_beam as beam
 import confluent_kafka as ck
 import pyarrow as pa
-from apache_beam.coders import StrUtf8Coder, TupleCoder, VarIntCoder
 from apache_beam.io.flink.flink_streaming_impulse_source import FlinkStreamingImpulseSource
 from apache_beam.metrics import Metrics
+from apache_beam.runners.portability.flink_runner import FlinkRunner
+from apache_beam.runners.portability.portable_runner import PortableRunner
+from apache_beam.runners.runner import PipelineRunner
 from apache_beam.transforms.userstate import ReadModifyWriteRuntimeState, ReadModifyWriteStateSpec
 from apache_beam.utils.shared import Shared
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._topic import TopicDescription
 
+from beam_pipelines.errors import UsageError
 from beam_pipelines.io.kafka_config import KafkaConfig
 from beam_pipelines.io.kafka_offsets import Log, ask_description, description_of
 from beam_pipelines.io.kafka_tail import BATCH_BYTES, KafkaReadError, Tail, TailPool, raw_batch
-from beam_pipelines.transforms.batches import Span, with_span
+from beam_pipelines.transforms.batches import PLACE_CODER, Place, Span, span_of, with_span
 
-__all__ = ["FollowTopic"]
+__all__ = ["USUAL_PACE", "FollowTopic", "Follower", "Pace", "Poll"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,36 +43,68 @@ keeps a bundle's output in its heap and in the checkpoint: a backlog read as fas
 _EMPTY = raw_batch(())
 
 
+@dataclasses.dataclass(frozen=True)
+class Pace:
+    """How a topic is read.
+
+    Attributes:
+      max_records: most records in a batch.
+      idle_ms: how long a partition must bring nothing to be idle, ms of wall time.
+      interval_ms: how often partitions are polled, ms.
+    """
+
+    max_records: int = 10_000
+    idle_ms: int = 5000
+    interval_ms: int = 100
+
+    def __post_init__(self) -> None:
+        if min(self.max_records, self.idle_ms, self.interval_ms) < 1:
+            raise UsageError("max_records, idle_ms and interval_ms must be at least 1: correct them")
+
+
+USUAL_PACE = Pace()
+
+
 class FollowTopic(beam.PTransform):
-    """PBegin to PCollection[tuple[int, RecordBatch]], unbounded: RAW batches of each partition, in the log's order.
+    """PBegin to PCollection[tuple[int, int]], unbounded: (partition, 0) whenever it is time to poll it.
+
+    Polling is left to the stage that is keyed by partition: so what is done with the records is done where they are
+    read, and they never cross from one stage to another.
+
+    Attributes:
+      records: what that stage polls.
 
     Args:
       log: the topic as it was when the pipeline was built.
       start: partition → first offset; partitions that are not there begin at their earliest.
       config: how to reach Kafka.
-      max_records: most records in a batch.
-      idle_ms: how long a partition must bring nothing to be idle, ms.
-      interval_ms: how often partitions are polled, ms.
+      pace: how to read it.
     """
 
-    def __init__(
-        self, log: Log, start: Mapping[int, int], config: KafkaConfig, max_records: int, idle_ms: int, interval_ms: int
-    ) -> None:
+    def __init__(self, log: Log, start: Mapping[int, int], config: KafkaConfig, pace: Pace) -> None:
         super().__init__()
         self._ticks = _PartitionsDoFn(config, log.topic, log.topic_id)
-        self._poll = _PollDoFn(config, log.topic, log.topic_id, start, max_records, idle_ms, interval_ms)
-        self._interval_ms = interval_ms
+        self._interval_ms = pace.interval_ms
+        self.records = Follower(log, start, config, pace)
 
-    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
-        """Ticks, partitions, polls."""
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[tuple[int, int]]:
+        """Ticks and partitions."""
+        _check_endless(pbegin.pipeline.runner)
         impulse = FlinkStreamingImpulseSource()
         impulse.config = {
             "interval_ms": self._interval_ms,
             "message_count": 0,
         }  # its own would be shared by all of them
         ticks = pbegin | "Tick" >> impulse
-        partitions = ticks | "Partitions" >> beam.ParDo(self._ticks).with_output_types(tuple[int, int])
-        return partitions | "Poll" >> beam.ParDo(self._poll).with_output_types(tuple[int, pa.RecordBatch])
+        return ticks | "Partitions" >> beam.ParDo(self._ticks).with_output_types(tuple[int, int])
+
+
+def _check_endless(runner: PipelineRunner) -> None:
+    # The job server behind a plain PortableRunner is not known before the job is submitted.
+    if not isinstance(runner, FlinkRunner) and type(runner) is not PortableRunner:
+        raise UsageError(
+            f"runner {type(runner).__name__} cannot read Kafka without end: use --runner=FlinkRunner, or a bounded read"
+        )
 
 
 class _PartitionsDoFn(beam.DoFn):
@@ -108,91 +146,142 @@ class _PartitionsDoFn(beam.DoFn):
         self._partitions = topic.partitions
 
 
-class _PollDoFn(beam.DoFn):
-    """The next records of a partition at a tick.  The next offset is state; a consumer that is elsewhere goes there."""
+class Follower:
+    """The records of a topic, for a DoFn that is keyed by partition and keeps their place in its state.
 
-    NEXT = ReadModifyWriteStateSpec("next", TupleCoder((VarIntCoder(), StrUtf8Coder())))  # (offset, topic id)
+    Its `open`, `begin_bundle` and `close` belong into the DoFn's `setup`, `start_bundle` and `teardown`.
+    """
 
-    def __init__(
-        self,
-        config: KafkaConfig,
-        topic: str,
-        topic_id: str,
-        start: Mapping[int, int],
-        max_records: int,
-        idle_ms: int,
-        interval_ms: int,
-    ) -> None:
+    def __init__(self, log: Log, start: Mapping[int, int], config: KafkaConfig, pace: Pace) -> None:
         self._config = config
-        self._topic = topic
-        self._topic_id = topic_id
+        self._topic, self.log_id = log.topic, log.topic_id
         self._start = start
-        self._max_records = max_records
-        self._idle_ms = idle_ms
-        self._pause = interval_ms / 2000  # s: every source task ticks every partition
+        self._pace = pace
         self._shared = Shared()
-        self._records = Metrics.counter("kafka", f"records_read_{topic}")
+        self._records = Metrics.counter("kafka", f"records_read_{log.topic}")
 
-    def setup(self) -> None:
+    def open(self) -> None:
+        """Joins the consumers of this process."""
         self._pool: TailPool = self._shared.acquire(TailPool)
 
-    def start_bundle(self) -> None:
+    def begin_bundle(self) -> None:
+        """Lets each partition give its share anew."""
         self._given: dict[int, int] = {}  # partition → bytes in this bundle
 
-    def teardown(self) -> None:
+    def close(self) -> None:
+        """Ends the connections."""
         self._pool.close()
 
-    def process(
-        self,
-        element: tuple[int, int],
-        state: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(NEXT),
-    ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        partition = element[0]
+    def is_due(self, partition: int) -> bool:
+        """Whether to poll now: every source task ticks every partition."""
+        tail = self._pool.idle(partition)
+        return tail is None or tail.full or time.monotonic() - tail.polled_at > self._pace.interval_ms / 2000
+
+    def start_of(self, partition: int) -> Place:
+        """Where to begin."""
+        if partition in self._start:
+            return Place(self._start[partition], self.log_id)
+        with self._tail(partition) as tail:
+            return Place(tail.earliest(), self.log_id)
+
+    def poll(self, partition: int, place: tuple[int, str]) -> Iterator[pa.RecordBatch]:
+        """The records that are there now, as RAW batches; or a heartbeat, if the partition has long been quiet.
+
+        Args:
+          partition: of the topic.
+          place: the `Place` to go on from.
+
+        Raises:
+          KafkaReadError: if the log does not go on from there.
+        """
+        offset, log_id = place
+        if log_id != self.log_id:
+            raise _recreated(self._topic)
+        with self._tail(partition) as tail:
+            yield from self._next(tail, offset)
+
+    @contextlib.contextmanager
+    def _tail(self, partition: int) -> Iterator[Tail]:
         tail = self._pool.take(partition, lambda: Tail(self._config, self._topic, partition))
         try:
-            if tail.full or time.monotonic() - tail.polled_at > self._pause:
-                for batch in self._poll(tail, state):
-                    yield partition, batch
+            yield tail
         except BaseException:
             tail.close()
             raise
         self._pool.give_back(tail)
 
-    def _poll(self, tail: Tail, state: ReadModifyWriteRuntimeState) -> Iterator[pa.RecordBatch]:
-        first = self._next(tail, state)
+    def _next(self, tail: Tail, first: int) -> Iterator[pa.RecordBatch]:
         tail.seek(first)
         tail.commit(first)
         share = _BUNDLE_BYTES // (len(self._pool) + 1)
         given = self._given.get(tail.partition, 0)
         while given < share:
-            batch = tail.poll(self._max_records, _NO_WAIT, share)
+            batch = tail.poll(self._pace.max_records, _NO_WAIT, share)
             if batch is None:
                 yield from self._heartbeat(tail)
                 break
             given += batch.nbytes
             self._records.inc(batch.num_rows)
-            state.write((tail.position, self._topic_id))
             yield batch
             if not tail.full:
                 break
         self._given[tail.partition] = given
         Metrics.gauge("kafka", f"lag_{self._topic}_{tail.partition}").set(tail.lag())
 
-    def _next(self, tail: Tail, state: ReadModifyWriteRuntimeState) -> int:
-        known: tuple[int, str] | None = state.read()
-        if known is None:
-            first = self._start[tail.partition] if tail.partition in self._start else tail.earliest()
-            state.write((first, self._topic_id))
-            return first
-        offset, topic_id = known
-        if topic_id != self._topic_id:
-            raise _recreated(self._topic)
-        return offset
-
     def _heartbeat(self, tail: Tail) -> Iterator[pa.RecordBatch]:
-        idle_ms = tail.idle_ms(self._idle_ms)
+        idle_ms = tail.idle_ms(self._pace.idle_ms)
         if idle_ms:
             yield with_span(_EMPTY, Span(self._topic, tail.partition, tail.position, tail.position, idle_ms))
+
+
+class Poll(beam.PTransform):
+    """(partition, 0) to PCollection[tuple[int, RecordBatch]]: the RAW batches of `records`, for another stage.
+
+    Args:
+      records: of the topic that the elements are polls of.
+    """
+
+    def __init__(self, records: Follower) -> None:
+        super().__init__()
+        self._poll = _PollDoFn(records)
+
+    def expand(self, polls: beam.PCollection[tuple[int, int]]) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
+        """Polls where the elements say so."""
+        return polls | "Records" >> beam.ParDo(self._poll).with_output_types(tuple[int, pa.RecordBatch])
+
+
+class _PollDoFn(beam.DoFn):
+    """Keeps the place, and gives nothing but the records."""
+
+    PLACE = ReadModifyWriteStateSpec("place", PLACE_CODER)
+
+    def __init__(self, records: Follower) -> None:
+        self._records = records
+
+    def setup(self) -> None:
+        self._records.open()
+
+    def start_bundle(self) -> None:
+        self._records.begin_bundle()
+
+    def teardown(self) -> None:
+        self._records.close()
+
+    def process(
+        self,
+        element: tuple[int, int],
+        place: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(PLACE),
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        partition, _ = element
+        if not self._records.is_due(partition):
+            return
+        known = place.read()
+        if known is None:
+            known = self._records.start_of(partition)
+            place.write(known)
+        for batch in self._records.poll(partition, known):
+            place.write(Place(span_of(batch).next, self._records.log_id))
+            yield partition, batch
 
 
 def _recreated(topic: str) -> KafkaReadError:

@@ -2,17 +2,30 @@
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.runners.portability.flink_runner import FlinkRunner
-from apache_beam.runners.portability.portable_runner import PortableRunner
-from apache_beam.runners.runner import PipelineRunner
 
-from beam_pipelines.errors import UsageError
 from beam_pipelines.io.kafka_config import KafkaConfig
-from beam_pipelines.io.kafka_follow import FollowTopic
+from beam_pipelines.io.kafka_follow import USUAL_PACE, FollowTopic, Pace, Poll
 from beam_pipelines.io.kafka_offsets import log_of, parse_position
 from beam_pipelines.io.kafka_ranges import ReadRanges, ranges_of
 
-__all__ = ["ReadFromKafka"]
+__all__ = ["ReadFromKafka", "follow_kafka"]
+
+
+def follow_kafka(topic: str, config: KafkaConfig, start: str = "earliest", pace: Pace = USUAL_PACE) -> FollowTopic:
+    """A topic to be polled, without end and on Flink only, by the stage that works on its records.
+
+    Args:
+      topic: name of the topic.
+      config: how to reach Kafka.
+      start: where to begin, see `parse_position`; becomes offsets here and now.
+      pace: how to read it.
+
+    Raises:
+      UsageError: if Kafka cannot be reached or has no such topic or position.
+    """
+    position = parse_position(start)
+    log = log_of(config, topic, position)
+    return FollowTopic(log, log.start(position), config, pace)
 
 
 class ReadFromKafka(beam.PTransform):
@@ -36,9 +49,7 @@ class ReadFromKafka(beam.PTransform):
       start: where to begin, see `parse_position`.
       bounded: whether to stop at `end`.
       end: where a bounded read stops (exclusive), see `parse_position`.
-      max_records: most records in a batch.
-      idle_ms: how long a partition must bring nothing to be idle, ms of wall time.
-      interval_ms: how often partitions are polled, ms.
+      pace: how to read; a bounded read heeds `max_records` only.
 
     Raises:
       UsageError: when built, if an argument is wrong; when applied, if Kafka cannot be reached, has no such topic or
@@ -53,38 +64,21 @@ class ReadFromKafka(beam.PTransform):
         *,
         bounded: bool = False,
         end: str = "latest",
-        max_records: int = 10_000,
-        idle_ms: int = 5000,
-        interval_ms: int = 100,
+        pace: Pace = USUAL_PACE,
     ) -> None:
         super().__init__()
-        if min(max_records, idle_ms, interval_ms) < 1:
-            raise UsageError("max_records, idle_ms and interval_ms must be at least 1: correct them")
         self._topic = topic
         self._config = config
-        self._start = parse_position(start)
-        self._end = parse_position(end)
+        self._start = start
+        self._from, self._to = parse_position(start), parse_position(end)
         self._bounded = bounded
-        self._max_records = max_records
-        self._idle_ms = idle_ms
-        self._interval_ms = interval_ms
+        self._pace = pace
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[tuple[int, pa.RecordBatch]]:
         """Resolves the positions and wires the read."""
         if self._bounded:
-            log = log_of(self._config, self._topic, self._start, self._end)
-            ranges = ranges_of(self._topic, log.start(self._start), log.end(self._end))
-            return pbegin | "Bounded" >> ReadRanges(ranges, self._config, self._max_records)
-        _check_endless(pbegin.pipeline.runner)
-        log = log_of(self._config, self._topic, self._start)
-        return pbegin | "Unbounded" >> FollowTopic(
-            log, log.start(self._start), self._config, self._max_records, self._idle_ms, self._interval_ms
-        )
-
-
-def _check_endless(runner: PipelineRunner) -> None:
-    # The job server behind a plain PortableRunner is not known before the job is submitted.
-    if not isinstance(runner, FlinkRunner) and type(runner) is not PortableRunner:
-        raise UsageError(
-            f"runner {type(runner).__name__} cannot read Kafka without end: use --runner=FlinkRunner, or a bounded read"
-        )
+            log = log_of(self._config, self._topic, self._from, self._to)
+            ranges = ranges_of(self._topic, log.start(self._from), log.end(self._to))
+            return pbegin | "Bounded" >> ReadRanges(ranges, self._config, self._pace.max_records)
+        topic = follow_kafka(self._topic, self._config, self._start, self._pace)
+        return pbegin | "Follow" >> topic | "Poll" >> Poll(topic.records)

@@ -224,6 +224,10 @@ class TailPool:
     def __len__(self) -> int:
         return len(self._tails)
 
+    def idle(self, partition: int) -> Tail | None:
+        """The tail of `partition` if it is not in use."""
+        return self._tails.get(partition)
+
     def take(self, partition: int, make: Callable[[], Tail]) -> Tail:
         """The tail of `partition`, for the caller alone; a new one if there is none, or it is in use."""
         return self._tails.pop(partition, None) or make()

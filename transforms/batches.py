@@ -14,9 +14,11 @@ __all__ = [
     "BARS",
     "DEAD_LETTERS",
     "ENRICHED",
+    "PLACE_CODER",
     "RAW",
     "TICKS",
     "ArrowCoder",
+    "Place",
     "Span",
     "empty",
     "from_bytes",
@@ -119,6 +121,17 @@ class Span(NamedTuple):
     first: int
     next: int
     idle_ms: int = 0
+
+
+class Place(NamedTuple):
+    """How far a partition of a log is read: what a stage that follows it keeps in its state."""
+
+    next: int  # offset
+    log_id: str  # of the log that has this offset; a log made anew under the same name has another
+
+
+PLACE_CODER = beam.coders.TupleCoder((beam.coders.VarIntCoder(), beam.coders.StrUtf8Coder()))
+"""Of a `Place`; gives a plain tuple back."""
 
 
 def with_span(batch: pa.RecordBatch, span: Span) -> pa.RecordBatch:

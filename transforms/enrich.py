@@ -1,17 +1,17 @@
 """Enrichment of raw records: decode, then advance the partition's kernel; one step, two drivers.
 
-Unbounded, a stateful DoFn keyed by partition takes each batch as it comes.  Bounded, the batches of a partition are
-grouped and put in the order of their offsets (runners do not order the values of a key).  Decoding happens here, after
-the keyed exchange, because only the clock knows which ticks are too late, and these leave with their original bytes.
+Unbounded, a stateful DoFn keyed by partition polls the log and takes each batch as it comes: records never cross from
+one stage to another, and the place in the log is part of the same state as what was made of it.  Bounded, the batches
+of a partition are grouped and put in the order of their offsets (runners do not order the values of a key).
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-from apache_beam.coders import BytesCoder, VarIntCoder
+from apache_beam.coders import BytesCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import (
     BagRuntimeState,
@@ -22,7 +22,7 @@ from apache_beam.transforms.userstate import (
 from apache_beam.utils.shared import Shared
 
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
-from beam_pipelines.transforms.batches import TICKS, Span, empty, span_of, to_bytes, with_span
+from beam_pipelines.transforms.batches import PLACE_CODER, TICKS, Place, Span, empty, span_of, to_bytes, with_span
 from beam_pipelines.transforms.dead_letters import counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
@@ -80,23 +80,50 @@ class Enriched(NamedTuple):
     valid: beam.PCollection  # (partition, TICKS with span), for the lake
 
 
+class Records(Protocol):
+    """A log that is polled from within a DoFn; `beam_pipelines.io.kafka.follow_kafka` makes one of a topic."""
+
+    log_id: str
+
+    def open(self) -> None:
+        """For `setup`."""
+
+    def begin_bundle(self) -> None:
+        """For `start_bundle`."""
+
+    def close(self) -> None:
+        """For `teardown`."""
+
+    def is_due(self, partition: int) -> bool:
+        """Whether to poll now."""
+
+    def start_of(self, partition: int) -> Place:
+        """Where to begin."""
+
+    def poll(self, partition: int, place: tuple[int, str]) -> Iterator[pa.RecordBatch]:
+        """The RAW batches that are there now, from `place` on, or a heartbeat."""
+
+
 class EnrichTicks(beam.PTransform):
-    """(partition, RAW) batches to `Enriched`; bounded or unbounded, keyed by partition either way.
+    """(partition, RAW) batches, bounded, to `Enriched`; or, unbounded, (partition, 0) whenever it is to be polled.
 
     Args:
       semantics: the options that the meaning of the outputs depends on.
+      records: what to poll; None: elements are the batches.
     """
 
-    def __init__(self, semantics: Semantics) -> None:
+    def __init__(self, semantics: Semantics, records: Records | None = None) -> None:
         super().__init__()
         self._semantics = semantics
+        self._records = records
 
-    def expand(self, raw: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
-        if raw.is_bounded:
-            keyed, driver = raw | "ByPartition" >> beam.GroupByKey(), _BoundedDriver
+    def expand(self, elements: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
+        if self._records is None:
+            elements = elements | "ByPartition" >> beam.GroupByKey()
+            driver: _Driver = _BoundedDriver(self._semantics)
         else:
-            keyed, driver = raw, _UnboundedDriver
-        outputs = keyed | "Advance" >> beam.ParDo(driver(self._semantics)).with_outputs(
+            driver = _UnboundedDriver(self._semantics, self._records)
+        outputs = elements | "Advance" >> beam.ParDo(driver).with_outputs(
             TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG
         )
         return Enriched(
@@ -169,72 +196,101 @@ class _KnownStates(dict[int, _Known]):
 
 
 class _UnboundedDriver(_Driver):
-    """Batches of a partition as they come, the state in Beam's keeping.
+    """The records of a partition as they come, the state in Beam's keeping.
 
     The state in memory is used only where the durable offset equals its own: it is a function of the log up to there.
     """
 
-    POSITION = ReadModifyWriteStateSpec("position", VarIntCoder())
+    PLACE = ReadModifyWriteStateSpec("place", PLACE_CODER)
     OPEN = ReadModifyWriteStateSpec("open", BytesCoder())
     HISTORY = ReadModifyWriteStateSpec("history", BytesCoder())
     SEEN = BagStateSpec("seen", BytesCoder())
 
-    def __init__(self, semantics: Semantics) -> None:
+    def __init__(self, semantics: Semantics, records: Records) -> None:
         super().__init__(semantics)
+        self._records = records
         self._shared = Shared()
 
     def setup(self) -> None:
         self._known: _KnownStates = self._shared.acquire(_KnownStates)
+        self._records.open()
+
+    def start_bundle(self) -> None:
+        self._records.begin_bundle()
 
     def teardown(self) -> None:
         self._known.clear()  # also after a failed bundle, whose provisional rows may not have been written
+        self._records.close()
 
     def process(
         self,
-        element: tuple[int, pa.RecordBatch],
-        position: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(POSITION),
+        element: tuple[int, int],
+        place: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(PLACE),
         opened: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(OPEN),
         history: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(HISTORY),
         seen: BagRuntimeState = beam.DoFn.StateParam(SEEN),
     ) -> Iterator[beam.pvalue.TaggedOutput]:
-        partition, raw = element
-        span, durable = span_of(raw), position.read()
+        partition, _ = element
+        if not self._records.is_due(partition):
+            return
+        durable = place.read()
+        if durable is None:
+            durable = self._records.start_of(partition)
+            place.write(durable)
         known = self._known.pop(partition, None)  # put back only when all went well
-        if known is None or known.next != durable:
-            known = self._restored(durable, opened, history, seen)
-        if span.idle_ms:
-            return self._idle(partition, known, raw)
-        _checked(span, durable)
-        step = take_step(known.state, raw, self._semantics)
-        position.write(span.next)
-        opened.write(known.state.encode_open())
-        if known.state.history_changed:
-            history.write(known.state.encode_history())
-            known.state.history_changed = False
-        appended = _save_seen(seen, known, step.remembered)
-        self._known[partition] = _Known(span.next, known.state, NEVER, appended)
-        return self._outputs(partition, raw, step)
+        if known is None or known.next != durable[0]:
+            known = self._restored(durable[0], opened, history, seen)
+        added: list[Identities] = []
+        for raw in self._records.poll(partition, durable):
+            if span_of(raw).idle_ms:
+                known = yield from self._idle(known, raw)
+                continue
+            step = take_step(known.state, raw, self._semantics)
+            known = known._replace(next=_checked(span_of(raw), known.next), told=NEVER)
+            added += step.remembered
+            yield from self._outputs(partition, raw, step)
+        if known.next != durable[0]:
+            known = _saved(known, added, opened, history, seen)
+            place.write(Place(known.next, self._records.log_id))
+        self._known[partition] = known
 
     def _restored(
         self,
-        durable: int | None,
+        next_offset: int,
         opened: ReadModifyWriteRuntimeState,
         history: ReadModifyWriteRuntimeState,
         seen: BagRuntimeState,
     ) -> _Known:
-        if durable is None:
-            return _Known(-1, PartitionState(self._semantics.bar_ms), NEVER, 0)
-        encoded = EncodedState(opened.read(), history.read(), list(seen.read()))
+        newest = opened.read()
+        if newest is None:
+            return _Known(next_offset, PartitionState(self._semantics.bar_ms), NEVER, 0)
+        encoded = EncodedState(newest, history.read(), list(seen.read()))
         state = PartitionState.decode(encoded, self._semantics.bar_ms)
-        return _Known(durable, state, NEVER, len(state.seen))
+        return _Known(next_offset, state, NEVER, len(state.seen))
 
-    def _idle(self, partition: int, known: _Known, heartbeat: pa.RecordBatch) -> Iterator[beam.pvalue.TaggedOutput]:
+    def _idle(self, known: _Known, heartbeat: pa.RecordBatch) -> Generator[beam.pvalue.TaggedOutput, None, _Known]:
         """Emits what would be closed by now had the log gone on, and passes the heartbeat to the lake."""
-        until = known.state.newest + span_of(heartbeat).idle_ms
+        span = span_of(heartbeat)
+        until = known.state.newest + span.idle_ms
         rest = provisional(known.state, until, known.told, self._semantics)
-        self._known[partition] = known._replace(told=max(until, known.told))
         yield from self._emitted(rest.ticks, rest.bars)
-        yield beam.pvalue.TaggedOutput(VALID_TAG, (partition, with_span(empty(TICKS), span_of(heartbeat))))
+        yield beam.pvalue.TaggedOutput(VALID_TAG, (span.partition, with_span(empty(TICKS), span)))
+        return known._replace(told=max(until, known.told))
+
+
+def _saved(
+    known: _Known,
+    added: list[Identities],
+    opened: ReadModifyWriteRuntimeState,
+    history: ReadModifyWriteRuntimeState,
+    seen: BagRuntimeState,
+) -> _Known:
+    """Makes the state durable, as it is after the records of a poll."""
+    opened.write(known.state.encode_open())
+    if known.state.history_changed:
+        history.write(known.state.encode_history())
+        known.state.history_changed = False
+    return known._replace(appended=_save_seen(seen, known, added))
 
 
 def _checked(span: Span, expected: int | None) -> int:

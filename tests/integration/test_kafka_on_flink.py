@@ -14,7 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from confluent_kafka.admin import NewPartitions
 
-from beam_pipelines.io.kafka import KafkaConfig, ReadFromKafka, WriteToKafka
+from beam_pipelines.io.kafka import KafkaConfig, Pace, ReadFromKafka, WriteToKafka
 
 pytestmark = pytest.mark.servers
 
@@ -29,7 +29,7 @@ def follow(flink_cluster, kafka_server) -> Iterator[Callable[..., None]]:
         config = KafkaConfig(kafka_server)
         arguments = [*flink_cluster.arguments, "--streaming", f"--job_name={copy}", *options]
         pipeline = beam.Pipeline(options=PipelineOptions(arguments))
-        pipeline | ReadFromKafka(name, config, idle_ms=1000) | beam.Values() | WriteToKafka(copy, config)
+        pipeline | ReadFromKafka(name, config, pace=Pace(idle_ms=1000)) | beam.Values() | WriteToKafka(copy, config)
         before()
         pipeline.run()
 

@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that
 from confluent_kafka.admin import NewTopic
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.io.kafka import KafkaConfig, ReadFromKafka, WriteToKafka
+from beam_pipelines.io.kafka import KafkaConfig, Pace, ReadFromKafka, WriteToKafka
 from beam_pipelines.io.kafka_ranges import ranges_of
 from beam_pipelines.transforms.batches import Span, span_of
 
@@ -168,7 +168,7 @@ def test_a_wrong_argument_is_told_when_it_is_given():
     with pytest.raises(UsageError, match="'soon' is not understood"):
         ReadFromKafka("t", config, start="soon")
     with pytest.raises(UsageError, match="must be at least 1"):
-        ReadFromKafka("t", config, max_records=0)
+        ReadFromKafka("t", config, pace=Pace(max_records=0))
 
 
 def test_a_read_of_an_unreachable_broker_is_told():
