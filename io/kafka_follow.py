@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 
@@ -37,9 +38,9 @@ _LOG = logging.getLogger(__name__)
 
 _DISCOVER_EVERY = 10.0  # s
 _NO_WAIT = 0.001  # s: polls that wait pile up ticks, and with them latency
-_BUNDLE_BYTES = BATCH_BYTES
-"""About what one bundle reads, of all its partitions.  Unless told to finish bundles before checkpoints, Flink
-keeps a bundle's output in its heap and in the checkpoint: a backlog read as fast as it comes would exhaust both."""
+_BUNDLE_S = 1.0
+"""How long one bundle works on the records of all its partitions together.  Longer ones would cost less in a backlog,
+but checkpoints wait for them, and their output waits in the memory of worker and runner."""
 _EMPTY = raw_batch(())
 
 
@@ -166,7 +167,7 @@ class Follower:
 
     def begin_bundle(self) -> None:
         """Lets each partition give its share anew."""
-        self._given: dict[int, int] = {}  # partition → bytes in this bundle
+        self._spent: Counter[int] = Counter()  # partition → ns of this bundle, with the work on its records
 
     def close(self) -> None:
         """Ends the connections."""
@@ -213,19 +214,18 @@ class Follower:
     def _next(self, tail: Tail, first: int) -> Iterator[pa.RecordBatch]:
         tail.seek(first)
         tail.commit(first)
-        share = _BUNDLE_BYTES // (len(self._pool) + 1)
-        given = self._given.get(tail.partition, 0)
-        while given < share:
-            batch = tail.poll(self._pace.max_records, _NO_WAIT, share)
+        partition, began, users = tail.partition, time.monotonic_ns(), len(self._pool) + 1
+        until = began + round(_BUNDLE_S * 1e9) // users - self._spent[partition]
+        while time.monotonic_ns() < until:
+            batch = tail.poll(self._pace.max_records, _NO_WAIT, BATCH_BYTES // users)
             if batch is None:
                 yield from self._heartbeat(tail)
                 break
-            given += batch.nbytes
             self._records.inc(batch.num_rows)
             yield batch
             if not tail.full:
                 break
-        self._given[tail.partition] = given
+        self._spent[partition] += time.monotonic_ns() - began
         Metrics.gauge("kafka", f"lag_{self._topic}_{tail.partition}").set(tail.lag())
 
     def _heartbeat(self, tail: Tail) -> Iterator[pa.RecordBatch]:
@@ -273,15 +273,14 @@ class _PollDoFn(beam.DoFn):
         place: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(PLACE),
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         partition, _ = element
-        if not self._records.is_due(partition):
-            return
-        known = place.read()
-        if known is None:
-            known = self._records.start_of(partition)
-            place.write(known)
-        for batch in self._records.poll(partition, known):
-            place.write(Place(span_of(batch).next, self._records.log_id))
-            yield partition, batch
+        if self._records.is_due(partition):
+            known = place.read()
+            if known is None:
+                known = self._records.start_of(partition)
+                place.write(known)
+            for batch in self._records.poll(partition, known):
+                place.write(Place(span_of(batch).next, self._records.log_id))
+                yield partition, batch
 
 
 def _recreated(topic: str) -> KafkaReadError:

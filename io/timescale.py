@@ -49,11 +49,10 @@ class _WriteRowsDoFn(beam.DoFn):
 
     def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         """Keeps the batch; writes when there is much, so that memory is bounded whatever the runner's bundles are."""
-        if not batch.num_rows:
-            return
-        self._pending.append(_with_topic(batch, self._topic))
-        self._pending_rows += batch.num_rows
-        self._pending_bytes += batch.nbytes
+        if batch.num_rows:
+            self._pending.append(_with_topic(batch, self._topic))
+            self._pending_rows += batch.num_rows
+            self._pending_bytes += batch.nbytes
         if self._pending_rows >= _FLUSH_ROWS or self._pending_bytes >= _FLUSH_BYTES:
             yield from self._flush()
 

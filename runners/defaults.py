@@ -170,4 +170,5 @@ def _streaming_defaults(options: PipelineOptions) -> None:
     if tuning.finish_bundle_before_checkpointing is None:
         tuning.finish_bundle_before_checkpointing = True  # else its output stays in heap and checkpoint
     if tuning.max_bundle_time_mills is None:
-        tuning.max_bundle_time_mills = 100  # a part of the latency; Beam's 1000 is meant for throughput alone
+        # What is sent to a worker waits until the bundle ends, and with it the worker: Beam's 1000 is long for both.
+        tuning.max_bundle_time_mills = 20

@@ -231,17 +231,26 @@ class _UnboundedDriver(_Driver):
         seen: BagRuntimeState = beam.DoFn.StateParam(SEEN),
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         partition, _ = element
-        if not self._records.is_due(partition):
-            return
-        durable = place.read()
-        if durable is None:
-            durable = self._records.start_of(partition)
-            place.write(durable)
-        known = self._known.pop(partition, None)  # put back only when all went well
-        if known is None or known.next != durable[0]:
-            known = self._restored(durable[0], opened, history, seen)
+        if self._records.is_due(partition):
+            durable = place.read()
+            if durable is None:
+                durable = self._records.start_of(partition)
+                place.write(durable)
+            known = self._known.pop(partition, None)  # put back only when all went well
+            if known is None or known.next != durable[0]:
+                known = self._restored(durable[0], opened, history, seen)
+            known, added = yield from self._polled(partition, durable, known)
+            if known.next != durable[0]:
+                known = _saved(known, added, opened, history, seen)
+                place.write(Place(known.next, self._records.log_id))
+            self._known[partition] = known
+
+    def _polled(
+        self, partition: int, place: tuple[int, str], known: _Known
+    ) -> Generator[beam.pvalue.TaggedOutput, None, tuple[_Known, list[Identities]]]:
+        """Emits what the records bring that are there; gives the state after them, and the identities it gained."""
         added: list[Identities] = []
-        for raw in self._records.poll(partition, durable):
+        for raw in self._records.poll(partition, place):
             if span_of(raw).idle_ms:
                 known = yield from self._idle(known, raw)
                 continue
@@ -249,10 +258,7 @@ class _UnboundedDriver(_Driver):
             known = known._replace(next=_checked(span_of(raw), known.next), told=NEVER)
             added += step.remembered
             yield from self._outputs(partition, raw, step)
-        if known.next != durable[0]:
-            known = _saved(known, added, opened, history, seen)
-            place.write(Place(known.next, self._records.log_id))
-        self._known[partition] = known
+        return known, added
 
     def _restored(
         self,

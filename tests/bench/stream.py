@@ -1,0 +1,174 @@
+"""Cost and speed of the market stream on Flink: `python -m tests.bench.stream --outputs bars`.
+
+Ticks of 500 symbols in 8 partitions; a tenth of them warms the job up, then all the rest is there at once.  Counted
+from that moment until the last bar that the log closes is in the table: CPU-seconds of every process, by server, and
+ticks a second.  Two task slots, two SDK workers, RocksDB, a checkpoint every 10 s.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import psutil
+import psycopg
+
+from beam_pipelines.runners.cache import cache_dir
+from beam_pipelines.runners.jobs import FlinkJob, launched
+from beam_pipelines.runners.local import Endpoints, Stack
+from beam_pipelines.runners.servers.base import Server
+from beam_pipelines.stack import initialise
+from tests.bench.loads import Load
+
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+PATIENCE_S = 600
+Cpu = dict[str, float]  # CPU-seconds by server
+
+
+class Run(NamedTuple):
+    ticks: int
+    seconds: float
+    cpu: Cpu
+
+    def per_million(self, *servers: str) -> float:
+        return sum(self.cpu[name] for name in servers or self.cpu) / self.ticks * 1e6
+
+
+def cpu_of(stack: Stack) -> Cpu:
+    return {server.name: sum(map(spent, tree(server.process.pid))) for server in stack.servers if server.process}
+
+
+def tree(pid: int) -> Iterator[psutil.Process]:
+    process = psutil.Process(pid)
+    yield process
+    yield from process.children(recursive=True)
+
+
+def spent(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system
+
+
+def threads_of(server: Server) -> Counter[str]:
+    """CPU-seconds by name of thread."""
+    spent_by: Counter[str] = Counter()
+    assert server.process is not None
+    for process in tree(server.process.pid):
+        for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+            with contextlib.suppress(OSError):  # it has ended
+                name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(") ")
+                user, system = map(int, rest.split()[11:13])
+                spent_by[re.sub(r"[-#:]?[\d/(].*", "", name)] += (user + system) / CLOCK_TICKS
+    return spent_by
+
+
+def profile(stack: Stack, target: str) -> None:
+    """Starts a profile of each SDK worker, as folded stacks."""
+    assert stack.worker_pool.process is not None
+    workers = [it for it in tree(stack.worker_pool.process.pid) if "SdkHarness" in str(it.cmdline())]
+    for number, worker in enumerate(workers):
+        command = [
+            str(pathlib.Path(sys.executable).with_name("py-spy")),
+            "record",
+            "-d",
+            "12",
+            "-r",
+            "100",
+            "--format",
+            "raw",
+            "-o",
+            f"{target}.{number}",
+        ]
+        subprocess.Popen([*command, "--pid", str(worker.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def job(ends: Endpoints, load: Load, options: argparse.Namespace) -> list[str]:
+    beam = [
+        *("--runner=FlinkRunner", f"--flink_master={ends.flink_rest}", f"--parallelism={options.slots}"),
+        *("--environment_type=EXTERNAL", f"--environment_config={ends.worker_pool}"),
+        *(f"--sdk_worker_parallelism={options.slots}", f"--artifacts_dir={ends.artifacts_dir}"),
+        *(f"--bootstrap_servers={ends.kafka}", f"--topic={load.topic}"),
+        *(f"--{option}" for option in options.beam),
+    ]
+    if options.outputs == "bars":
+        return [sys.executable, "-m", "tests.bench.bars_job", *beam]
+    return [sys.executable, "-m", "beam_pipelines.market", *beam, f"--lake=s3://{ends.s3_bucket}/{load.topic}"]
+
+
+def await_ticks(ends: Endpoints, running: FlinkJob, ticks: int, bars: str = "is_final") -> None:
+    """Waits until such bars hold so many ticks."""
+    deadline = time.monotonic() + PATIENCE_S
+    with psycopg.connect(ends.postgres_dsn, autocommit=True) as connection:
+        while True:
+            row = connection.execute("SELECT sum(trade_count) FROM market_bars_ts WHERE " + bars).fetchone()
+            if row and (row[0] or 0) >= ticks:
+                return
+            running.check()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{row} of {ticks} ticks are in bars")
+            time.sleep(0.2)
+
+
+def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, number: int) -> Run:
+    load = Load(ends.kafka, f"bench-{os.getpid()}-{number}", options.ticks, options.symbols)
+    with psycopg.connect(ends.postgres_dsn, autocommit=True) as connection:
+        connection.execute("TRUNCATE market_bars_ts, market_data_ts")
+    with launched(job(ends, load, options), ends.flink_rest, load.topic, stack.state_dir / "job.log") as running:
+        await_ticks(ends, running, load.warm, bars="true")  # provisional ones too: the warm part has come to rest
+        threads = {server: threads_of(server) for server in (stack.task_manager, stack.worker_pool)}
+        before, began = cpu_of(stack), time.monotonic()
+        load.release()
+        if options.profile:
+            profile(stack, options.profile)
+        await_ticks(ends, running, load.closed)
+        seconds, after = time.monotonic() - began, cpu_of(stack)
+        if options.profile:
+            for server, earlier in threads.items():
+                print(server.name, (threads_of(server) - earlier).most_common(12))
+    return Run(load.ticks - load.warm, seconds, {name: after[name] - before[name] for name in before})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--outputs", choices=("bars", "all"), default="bars")
+    parser.add_argument("--ticks", type=int, default=4_000_000)
+    parser.add_argument("--slots", type=int, default=2)
+    parser.add_argument("--symbols", type=int, default=500)
+    parser.add_argument("--beam", nargs="*", default=[], help="more options of Beam, without their dashes")
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--profile", default="", help="file for the workers' stacks; slows them down")
+    options = parser.parse_args()
+    stack = Stack(cache_dir() / "bench-stream", slots=options.slots)
+    try:
+        ends = stack.up()
+        os.environ.update(ends.environment())
+        initialise(ends)
+        runs = []
+        for number in range(options.repetitions):
+            run = measure(stack, ends, options, number)
+            runs.append(run)
+            print(f"{run.ticks / run.seconds:,.0f}/s", {name: round(run.per_million(name), 2) for name in run.cpu})
+    finally:
+        stack.down(purge=True)
+    print("| CPU-seconds per million ticks | median | least-most |\n|---|--:|--:|")
+    client = ("workers", "taskmanager", "jobmanager")
+    for title, names in [("Python workers and Flink", client), *((name, (name,)) for name in runs[0].cpu), ("all", ())]:
+        values = [run.per_million(*names) for run in runs]
+        print(f"| {title} | {statistics.median(values):.2f} | {min(values):.2f}-{max(values):.2f} |")
+    rates = [run.ticks / run.seconds for run in runs]
+    print(f"| ticks a second | {statistics.median(rates):,.0f} | {min(rates):,.0f}-{max(rates):,.0f} |")
+
+
+if __name__ == "__main__":
+    main()
