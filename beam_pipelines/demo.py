@@ -5,18 +5,19 @@ repeated records into Kafka, shows rates and the latest bars, and compares every
 """
 
 import argparse
+import contextlib
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import confluent_kafka as ck
 import numpy as np
 import psycopg
+import psycopg.sql
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -24,6 +25,7 @@ from rich.table import Table
 from beam_pipelines import ledger
 from beam_pipelines.command_line import Parser, folder, whole
 from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.faults import FAULTS, strike
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
 from beam_pipelines.runners.cache import cache_dir
@@ -64,8 +66,8 @@ def main(argv: Sequence[str]) -> int:
     stack.down(purge=stack.state_dir.exists())  # a crashed earlier demonstration leaves nothing to trip over
     try:
         ends = _started(stack)
-        return _demonstrate(options, ends, stack.state_dir, began)
-    except (ServerError, JobError) as failure:
+        return _demonstrate(options, stack, ends, began)
+    except (ServerError, JobError, TimeoutError) as failure:
         console.print(f"error: {failure}", style="red", markup=False)
         return 1
     finally:
@@ -81,9 +83,19 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m beam_pipelines.demo", description=str(__doc__).splitlines()[0])
     parser.add_argument("--seconds", type=whole(1, 86_400), default=45, help="length of the session (%(default)s)")
     parser.add_argument("--rate", type=whole(1, 1_000_000), default=4_000, help="ticks a second (%(default)s)")
+    kill = f"while it runs, kill these with -9, evenly spread: some of {','.join(FAULTS)}"
+    parser.add_argument("--kill", type=_faults, default=(), help=kill)
     parser.add_argument("--keep", action="store_true", help="leave the servers running, to look around")
     parser.add_argument("--state_dir", type=folder, default=cache_dir() / "demo", help="their data (%(default)s)")
     return parser.parse(argv)
+
+
+def _faults(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    wrong = [name for name in names if name not in FAULTS]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"must be some of {','.join(FAULTS)}, not '{wrong[0]}'")
+    return names
 
 
 def _started(stack: Stack) -> Endpoints:
@@ -95,7 +107,8 @@ def _started(stack: Stack) -> Endpoints:
     return ends
 
 
-def _demonstrate(options: argparse.Namespace, ends: Endpoints, folder: pathlib.Path, began: float) -> int:
+def _demonstrate(options: argparse.Namespace, stack: Stack, ends: Endpoints, began: float) -> int:
+    folder = stack.state_dir
     lake = f"s3://{ends.s3_bucket}/demo"
     with launched(_market(ends, lake), ends.flink_rest, "market", folder / "market.log") as job:
         took = time.monotonic() - began
@@ -103,9 +116,11 @@ def _demonstrate(options: argparse.Namespace, ends: Endpoints, folder: pathlib.P
         view = _View(ends)
         warm = _warmed_up(ends, view, job)
         sent = _replay(ends, options.seconds, options.rate, SHARES)
+        kills = _Kills(stack, options.kill, options.seconds)
         with Live(view.render(), console=console, refresh_per_second=2, transient=True) as live:
             while sent.poll() is None:
                 _watch(live, view, job)
+                kills.strike_if_due(view.rows)
         total = warm + _sent_by(sent)
         console.print(f"sent {total:,} records; waiting for the last bars to close and comparing every sink")
         expected = ledger.expected_of(ledger.read_log(KafkaConfig(ends.kafka), RAW), SEMANTICS)
@@ -167,20 +182,48 @@ def _replay(ends: Endpoints, seconds: int, rate: int, shares: Mapping[str, float
     )
 
 
+class _Kills:
+    """The kills that were asked for, evenly spread over the session."""
+
+    def __init__(self, stack: Stack, names: Sequence[str], seconds: int) -> None:
+        self._stack, self._names = stack, list(names)
+        self._every = seconds / (len(names) + 1)
+        self._due = time.monotonic() + self._every
+
+    def strike_if_due(self, rows: Callable[[], int]) -> None:
+        """Kills the next one if its time has come, and tells what it cost."""
+        if self._names and time.monotonic() >= self._due:
+            self._due += self._every
+            outage = strike(self._stack, self._names.pop(0), rows)
+            after = f"ready after {outage.ready_s:.1f} s, new rows after {outage.rows_s:.1f} s"
+            console.print(f"  killed {outage.killed} with -9: {after}")
+
+
 class _View:
     """What the terminal shows while ticks flow."""
 
     def __init__(self, ends: Endpoints) -> None:
         self._ends = ends
         self._consumer = KafkaConfig(ends.kafka).consumer()
-        self._database = psycopg.connect(ends.postgres_dsn, autocommit=True)
+        self._database: psycopg.Connection | None = None
+        self._known: dict[str, int] = {}
         self._last: tuple[float, Mapping[str, int]] = (time.monotonic(), {})
 
     def counts(self) -> dict[str, int]:
         """How much each place holds."""
-        topics = {f"Kafka {name}": self._end(name) for name in (RAW, PROCESSED, DEAD)}
-        tables = {f"table {table.name}": self._rows(table.name) for table in (MARKET_DATA, MARKET_BARS)}
-        return topics | tables
+        for name in (RAW, PROCESSED, DEAD):
+            with contextlib.suppress(ck.KafkaException):  # it may have been killed
+                self._known[f"Kafka {name}"] = self._end(name)
+        for table in (MARKET_DATA, MARKET_BARS):
+            self.rows(table.name)
+        return dict(self._known)
+
+    def rows(self, table: str = MARKET_DATA.name) -> int:
+        """How many rows a table has; as before while the database does not answer."""
+        query = psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(table))
+        for row in self._asked(query):
+            self._known[f"table {table}"] = int(row[0])
+        return self._known.get(f"table {table}", 0)
 
     def render(self) -> Group:
         """Counts, rates and the newest bars."""
@@ -199,7 +242,7 @@ class _View:
             "SELECT to_char(time, 'HH24:MI:SS'), symbol, round(close, 2), round(vwap, 4), trade_count, "
             "round(sma_20, 3), round(rsi::numeric, 1) FROM market_bars_ts ORDER BY time DESC, trade_count DESC LIMIT 8"
         )
-        for row in self._database.execute(query):
+        for row in self._asked(psycopg.sql.SQL(query)):
             bars.add_row(*("" if value is None else str(value) for value in row))
         return bars
 
@@ -208,10 +251,14 @@ class _View:
         marks = (self._consumer.get_watermark_offsets(ck.TopicPartition(topic, p), timeout=10) for p in partitions)
         return sum(high for _, high in marks)
 
-    def _rows(self, table: str) -> int:
-        query = psycopg.sql.SQL("SELECT count(*) FROM {}").format(psycopg.sql.Identifier(table))
-        row = self._database.execute(query).fetchone()
-        return int(row[0]) if row else 0
+    def _asked(self, query: psycopg.sql.SQL | psycopg.sql.Composed) -> list[tuple[Any, ...]]:
+        """The answer, or none while the database does not answer."""
+        try:
+            self._database = self._database or psycopg.connect(self._ends.postgres_dsn, autocommit=True)
+            return self._database.execute(query).fetchall()
+        except psycopg.OperationalError:
+            self._database = None
+            return []
 
 
 def _watch(live: Live, view: _View, job: FlinkJob) -> None:
@@ -231,7 +278,7 @@ def _await_everything(expected: ledger.Expected, ends: Endpoints, job: FlinkJob)
     quiet_since = time.monotonic()
     while time.monotonic() < deadline:
         job.check()
-        complete = all(view._rows(table) >= count for table, count in wanted.items())
+        complete = all(view.rows(table) >= count for table, count in wanted.items())
         if complete and time.monotonic() - quiet_since > QUIET_S:
             return
         time.sleep(0.5)

@@ -114,7 +114,7 @@ class TaskManager(Server):
     """
 
     name = "taskmanager"
-    preferred_ports: ClassVar[Mapping[str, int]] = {"taskmanager_rpc": 0, "taskmanager_metrics": 9250}
+    preferred_ports: ClassVar[Mapping[str, int]] = {"taskmanager_metrics": 9250}
 
     def __init__(
         self, folder: pathlib.Path, ports: Mapping[str, int] | None, job_manager: JobManager, slots: int = 2
@@ -151,7 +151,9 @@ class TaskManager(Server):
                 "taskmanager.memory.task.off-heap.size": "0m",
                 "taskmanager.numberOfTaskSlots": self._slots,
                 "taskmanager.resource-id": identity,
-                "taskmanager.rpc.port": self.ports["taskmanager_rpc"],
+                # Any, a new one each start: the JobManager still sends to a killed one's, and talks at cross purposes
+                # with whoever listens there next, for minutes.
+                "taskmanager.rpc.port": "0",
             },
         )
         memory = [

@@ -318,6 +318,7 @@ def test_migrate_refuses(refusal: Refusal, line: str, says: str) -> None:
 DEMO = [
     ("--seconds=0", "--seconds: must be a whole number from 1"),
     ("--rate=x", "--rate: must be a whole number from 1"),
+    ("--kill=kafka,redis", "--kill: must be some of worker,workers,taskmanager,kafka,postgres,s3, not 'redis'"),
     ("--state_dir=a_file", "a_file is a file: choose another"),
     ("--state_dir=precious", "precious is no stack's folder and is not deleted"),
     ("--keep=1", "--keep: ignored explicit argument '1'"),
