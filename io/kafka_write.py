@@ -87,9 +87,7 @@ class _WriteDoFn(beam.DoFn):
 
     def _send(self, batch: pa.RecordBatch) -> None:
         producer, topic = self._checked(), self._topic
-        values, keys, names, rows = _columns_of(batch)
-        for value, key, row in zip(values, keys, rows, strict=True):
-            headers: _Headers = [pair for pair in zip(names, row, strict=True) if pair[1] is not None]
+        for value, key, headers in zip(*_columns_of(batch), strict=True):
             while True:
                 try:
                     producer.produce(topic, value, key, headers=headers)
@@ -105,16 +103,25 @@ class _Columns(NamedTuple):
 
     values: list[bytes | None]
     keys: list[bytes | None]
-    names: list[str]  # of the headers
-    rows: Iterable[tuple[bytes | None, ...]]  # of the headers
+    headers: Iterable[_Headers]
 
 
 def _columns_of(batch: pa.RecordBatch) -> _Columns:
-    names = [name for name in batch.schema.names if name not in ("key", "value")]
     values = _texts(batch["value"])
     keys = _texts(batch["key"]) if "key" in batch.schema.names else _texts(pa.nulls(batch.num_rows, pa.binary()))
-    rows = zip(*(_texts(batch[name]) for name in names), strict=True) if names else itertools.repeat((), batch.num_rows)
-    return _Columns(values, keys, names, rows)
+    return _Columns(values, keys, _headers_of(batch.drop_columns([*{"key", "value"} & {*batch.schema.names}])))
+
+
+def _headers_of(batch: pa.RecordBatch) -> Iterable[_Headers]:
+    """The headers of each row; a null is none."""
+    if not batch.num_columns:
+        return itertools.repeat([], batch.num_rows)
+    texts = zip(*map(_texts, batch.columns), strict=True)
+    names = batch.schema.names
+    rows = (list(zip(names, row, strict=True)) for row in texts)
+    if not any(column.null_count for column in batch.columns):
+        return rows
+    return ([header for header in row if header[1] is not None] for row in rows)
 
 
 def _texts(column: pa.Array) -> list[bytes | None]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
+import hypothesis
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -32,6 +33,8 @@ sweep(pathlib.Path(sys.argv[1]))
 """
 AnyServer = TypeVar("AnyServer", bound=Server)
 _numbers = itertools.count(1)
+hypothesis.settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's matter
+hypothesis.settings.load_profile("untimed")
 
 
 def on_any_port(kind: type[AnyServer], folder: pathlib.Path, *more: object) -> AnyServer:

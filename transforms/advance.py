@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.transforms.bars import Prints, WindowBars
+from beam_pipelines.transforms.bars import Prints, WindowBars, by_symbol
 from beam_pipelines.transforms.batches import BARS, ENRICHED, TICKS, empty
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.indicators import BAR_INDICATORS, TICK_INDICATORS, Forming, History
@@ -213,7 +213,7 @@ class _Step:
         if not len(rows) or start.max() <= self.state.boundary:
             return waits
         oldest = np.minimum(self._earliest(self.state.boundary)[symbol], start)
-        order = np.argsort(symbol, kind="stable")
+        order = by_symbol(symbol)
         group = np.cumsum(np.diff(symbol[order], prepend=symbol[order[0]]) != 0)
         fall = group * (oldest.max() - oldest.min() + 1)  # keeps the running minimum of each symbol to itself
         waits[order] = np.minimum.accumulate(oldest[order] - fall) + fall < start[order]
@@ -323,7 +323,7 @@ def _fold(history: History, columns: Ints, bars: WindowBars) -> Floats:
 
 def _turns(symbol: Ints, late: Mask) -> Ints:
     """How many late ticks of the same symbol stand before each; shape [ticks]."""
-    order = np.argsort(symbol, kind="stable")
+    order = by_symbol(symbol)
     before: Ints = np.cumsum(late[order]) - late[order]
     first = np.diff(symbol[order], prepend=-1) != 0
     turn = np.empty(len(symbol), np.int64)

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from beam_pipelines.transforms.bars import by_symbol
+
 __all__ = ["Identities", "Seen"]
 
 Ints = NDArray[np.int64]
@@ -148,7 +150,7 @@ class Seen:
     def _newest_before(self, ticks: Identities) -> Ints:
         """Newest timestamp of the same symbol before each tick; shape [ticks]."""
         newest: Ints = self._newest[ticks.symbol]
-        order = np.argsort(ticks.symbol, kind="stable")
+        order = by_symbol(ticks.symbol)
         symbol, start = ticks.symbol[order], ticks.timestamp.min()
         group = np.cumsum(np.diff(symbol, prepend=symbol[0]) != 0)
         lift = group * (ticks.timestamp.max() - start + 1)  # keeps the running maximum of each symbol to itself
@@ -164,9 +166,8 @@ def _mark_repeats_within(ticks: Identities, suspects: Rows, repeated: NDArray[np
     if not len(suspects):
         return
     hashes = ticks.hashed()
-    order = np.argsort(hashes, kind="stable")
-    twin = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
-    rows = np.unique(np.concatenate([order[twin], order[twin + 1]]))
+    ordered = np.sort(hashes)
+    rows = np.flatnonzero(np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]]))
     identities = zip(*(values.tolist() for values in vars(ticks.take(rows)).values()), strict=True)
     known: set[tuple[int, ...]] = set()
     for row, identity in zip(rows.tolist(), identities, strict=True):

@@ -84,7 +84,6 @@ def drawn(count: int) -> list[bytes]:
         max_examples=count,
         derandomize=True,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

@@ -166,7 +166,7 @@ def note(written: Written, path: str) -> None:
 DRIVERS = pytest.mark.parametrize("write", [write_bounded, write_unbounded])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 399)), st.integers(0, 5))
 def test_any_batching_puts_every_row_in_the_same_object(bounds, seed):
     whole = log(400, seed=seed)

@@ -174,7 +174,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows)
 def test_any_valid_rows_come_back(write: Write, database: psycopg.Connection[Any], values: list[Any]) -> None:
     database.execute("TRUNCATE market_data_ts")

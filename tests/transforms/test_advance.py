@@ -99,7 +99,7 @@ class TestAdvance:
         assert got_bars["revision"].max() > 0
         assert got_bars["is_final"].all()
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(seed=st.integers(0, 10**6), count=st.integers(1, 300), data=st.data(), restart=st.booleans())
     def test_any_batching_gives_the_same_rows(self, seed, count, data, restart):
         ticks = random_ticks(seed, count, symbols=4, span_ms=data.draw(st.sampled_from([500, 5_000, 60_000])))
