@@ -8,7 +8,6 @@ import argparse
 import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -16,8 +15,9 @@ import psutil
 
 from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.jobs import launched
-from beam_pipelines.runners.local import Endpoints, Stack
+from beam_pipelines.runners.local import Stack
 from beam_pipelines.stack import initialise
+from tests.bench.live import market, replay
 
 EVERY_S = 20
 Sample = dict[str, float]  # MB by name
@@ -43,20 +43,6 @@ def samples(stack: Stack, minutes: int) -> Iterator[Sample]:
         }
 
 
-def market(ends: Endpoints) -> list[str]:
-    return [
-        *(sys.executable, "-m", "beam_pipelines.market", "--runner=FlinkRunner", f"--flink_master={ends.flink_rest}"),
-        *("--environment_type=EXTERNAL", f"--environment_config={ends.worker_pool}", "--parallelism=2"),
-        *(f"--artifacts_dir={ends.artifacts_dir}", "--checkpointing_interval=5000", "--bar_seconds=10"),
-        *(f"--bootstrap_servers={ends.kafka}", f"--lake=s3://{ends.s3_bucket}/bench", "--lake_slot_seconds=60"),
-    ]
-
-
-def replay(ends: Endpoints, minutes: int, rate: int) -> list[str]:
-    flags = f"--speed=real --restamp --symbols=200 --duration_seconds={minutes * 60} --ticks={minutes * 60 * rate}"
-    return [sys.executable, "-m", "beam_pipelines.replay", f"--bootstrap_servers={ends.kafka}", *flags.split()]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--minutes", type=int, default=18)
@@ -68,8 +54,12 @@ def main() -> None:
         os.environ.update(ends.environment())
         initialise(ends)
         with (
-            launched(market(ends), ends.flink_rest, "memory", stack.state_dir / "market.log"),
-            subprocess.Popen(replay(ends, options.minutes + 1, options.rate), stderr=subprocess.DEVNULL) as sender,
+            launched(
+                market(ends, "--checkpointing_interval=5000"), ends.flink_rest, "memory", stack.state_dir / "market.log"
+            ),
+            subprocess.Popen(
+                replay(ends, 60 * options.minutes + 60, options.rate), stderr=subprocess.DEVNULL
+            ) as sender,
         ):
             taken = list(samples(stack, options.minutes))
             sender.terminate()
