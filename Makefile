@@ -42,6 +42,7 @@ format: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.bench.kernel
+	@$(BIN)/python -m tests.bench.state
 
 clean:
 	rm -rf $(VENV) .packages .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -22,6 +22,7 @@ from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
 from beam_pipelines.transforms.advance import FOREVER, Semantics, provisional
 from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
+from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.enrich import Step, take_step
 from beam_pipelines.transforms.messages import processed_messages, rounded
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
@@ -96,19 +97,19 @@ class Expected(NamedTuple):
         return Counter(reason for reason, _ in self.dead_letters.values())
 
 
-def expected_of(log: Iterable[pa.RecordBatch], semantics: Semantics) -> Expected:
-    """The outputs of a log; batches are RAW with spans, each partition's in the order of offsets."""
+def expected_of(log: Iterable[pa.RecordBatch], semantics: Semantics, prior: ClosingState = NOTHING) -> Expected:
+    """The outputs of a log that begins with `prior`; batches are RAW with spans, each partition's in offset order."""
     states: dict[int, PartitionState] = {}
     expected = Expected({}, {}, {}, {}, {}, 0)
     duplicates = 0
     for raw in log:
-        state = states.setdefault(span_of(raw).partition, PartitionState(semantics.bar_ms))
+        state = states.setdefault(span_of(raw).partition, PartitionState(semantics.bar_ms, prior))
         step = take_step(state, raw, semantics)
         duplicates += step.duplicates
         _collect(expected, step)
     for state in states.values():
         rest = provisional(state, FOREVER, NEVER, semantics)
-        _collect(expected, Step(rest.ticks, rest.bars, None, rest.ticks.slice(0, 0), 0, []))
+        _collect(expected, Step(rest.ticks, rest.bars, None, rest.ticks.slice(0, 0), 0, 0, []))
     return expected._replace(duplicates=duplicates)
 
 

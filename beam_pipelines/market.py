@@ -10,6 +10,7 @@ Without a flag it is the embedded default: a simulated session on the DirectRunn
 
 import argparse
 import dataclasses
+import datetime
 import os
 import pathlib
 import sys
@@ -35,6 +36,8 @@ from beam_pipelines.io.kafka import (
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteRefusedToLake, WriteToLake, check_lake
 from beam_pipelines.io.lake_objects import MARKET_DATA as MARKET_DATA_LAYOUT
 from beam_pipelines.io.lake_objects import Layout
+from beam_pipelines.io.lake_state import LATEST, StoredState, find_closing_state
+from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale, check_timescale
 from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
@@ -59,6 +62,13 @@ def _start(text: str) -> str:
     return text
 
 
+def _day(text: str) -> str:
+    try:
+        return text if text == LATEST else str(datetime.date.fromisoformat(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: give one as 2024-01-31, or {LATEST}") from None
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the market stream."""
     _add_source(parser.add_argument_group("input (a simulated session if neither is given)").add_argument)
@@ -71,8 +81,10 @@ def _add_source(flag: Callable[..., object]) -> None:
     flag("--bootstrap_servers", type=filled, help="Kafka brokers, host:port[,host:port]")
     flag("--kafka_config", type=filled, help="file of librdkafka settings (TLS, SASL, ...): JSON or name=value")
     flag("--topic", type=filled, default="market-data-raw", help="topic of raw ticks (%(default)s)")
-    where = "earliest, latest, committed, a time, or offsets 0:12,1:34 (%(default)s)"
-    flag("--start", type=_start, default="earliest", help=where)
+    where = "earliest, latest, committed, a time, or offsets 0:12,1:34 (earliest, or where --start_state ends)"
+    flag("--start", type=_start, help=where)
+    state = "begin with the lake's closing state of a day, 2024-01-31 or latest: older ticks are counted, not used"
+    flag("--start_state", type=_day, help=state)
     flag("--bounded", action="store_true", help="stop at the topic's present end")
     flag("--ticks", type=whole(1, 10**7), default=100_000, help="ticks of the simulated session (%(default)s)")
     flag("--seed", type=whole(0, 2**63 - 1), default=1, help="seed of the simulated session (%(default)s)")
@@ -129,9 +141,12 @@ class Sinks(NamedTuple):
     lake_layout: Layout = MARKET_DATA_LAYOUT
 
 
-def build(pipeline: beam.Pipeline, source: Source, semantics: Semantics, sinks: Sinks) -> Enriched:
+def build(
+    pipeline: beam.Pipeline, source: Source, semantics: Semantics, sinks: Sinks, prior: StoredState | None = None
+) -> Enriched:
     """The whole graph; gives the enriched outputs for tests to look at."""
-    market = pipeline | "Read" >> source.read | "Enrich" >> EnrichTicks(semantics, source.records)
+    enrich = EnrichTicks(semantics, source.records, prior.load if prior else None)
+    market = pipeline | "Read" >> source.read | "Enrich" >> enrich
     dead_letters = [market.dead_letters]
     if sinks.timescale_dsn:
         ticks = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn, sinks.raw_topic)
@@ -155,18 +170,24 @@ def build(pipeline: beam.Pipeline, source: Source, semantics: Semantics, sinks: 
     return market
 
 
-def source_of(options: argparse.Namespace, kafka: KafkaConfig | None) -> Source:
+def source_of(options: argparse.Namespace, kafka: KafkaConfig | None, prior: StoredState | None = None) -> Source:
     """The source that the flags name."""
+    start = options.start or _start_after(prior, options.max_future_ms)
     if options.input:
         return Source(ReadBatches(lambda: raw_batches_from_file(pathlib.Path(options.input), PARTITIONS)))
     if kafka and options.bounded:
-        return Source(ReadFromKafka(options.topic, kafka, options.start, bounded=True))
+        return Source(ReadFromKafka(options.topic, kafka, start, bounded=True))
     if kafka:
-        topic = follow_kafka(options.topic, kafka, options.start, Pace(idle_ms=options.idle_ms))
+        topic = follow_kafka(options.topic, kafka, start, Pace(idle_ms=options.idle_ms))
         return Source(topic, topic.records)
     session = Session(seed=options.seed, ticks=options.ticks)
     name = f"simulated-{options.seed}-{options.ticks}"  # names the lake's objects: another session is another log
     return Source(ReadBatches(lambda: raw_batches(session, PARTITIONS, topic=name)))
+
+
+def _start_after(prior: StoredState | None, max_future_ms: int) -> str:
+    """Where all ticks are that `prior` does not hold: their records may be older than they by `max_future_ms`."""
+    return str(max(0, prior.until - max_future_ms)) if prior else "earliest"
 
 
 class ReadBatches(beam.PTransform):
@@ -196,12 +217,25 @@ def sinks_of(options: argparse.Namespace) -> Sinks:
     return Sinks(kafka, options.processed_topic, options.dead_letter_topic, options.topic, dsn, lake, layout)
 
 
+def prior_of(options: argparse.Namespace, sinks: Sinks) -> StoredState | None:
+    """The closing state that the flags name.
+
+    Raises:
+      UsageError: if it is not in the lake, or is not of such bars.
+    """
+    if not options.start_state or not sinks.lake:
+        return None
+    return find_closing_state(objects_in(sinks.lake), options.start_state, options.bar_seconds * 1000)
+
+
 def check(options: argparse.Namespace, sinks: Sinks) -> None:
     """Makes sure that everything outside answers, before a job is started.
 
     Raises:
       UsageError: names what does not, and the cure.
     """
+    if options.start_state and not sinks.lake:
+        raise UsageError(f"--start_state={options.start_state} is read from the lake: name it with --lake")
     if options.input:
         check_file(options.input)
     if sinks.kafka:
@@ -224,10 +258,11 @@ def main(argv: Sequence[str]) -> int:
     options, beam_options = parse(argv, add_flags, "beam_pipelines.market", str(__doc__).splitlines()[0])
     semantics, sinks = semantics_of(options), sinks_of(options)
     check(options, sinks)
+    prior = prior_of(options, sinks)
     began = time.monotonic()
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
-    build(pipeline, source_of(options, sinks.kafka), semantics, sinks)
+    build(pipeline, source_of(options, sinks.kafka, prior), semantics, sinks, prior)
     result = pipeline.run()
     state = _awaited(result)
     Console().print(summary(counters_of(result), sinks.lake, time.monotonic() - began))

@@ -13,6 +13,7 @@ _MARKET = {
     "ticks": "enriched ticks",
     "late": "  of them late",
     "duplicates": "duplicates, dropped",
+    "before_begin": "ticks of days closed before, dropped",
     "bars": "bars, revisions included",
 }
 _LAKE = {"market_data_objects": "lake files of ticks", "dead_letter_objects": "lake files of dead letters"}

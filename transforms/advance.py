@@ -70,6 +70,7 @@ class Advanced(NamedTuple):
     too_late: Rows  # rows of the input that came too late
     behind_ms: Ints  # how far each of them is behind the clock
     duplicates: Rows  # rows of the input that repeat an earlier tick
+    before_begin: Rows  # rows of the input that are in the histories which the state began with
 
 
 def advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics) -> Advanced:
@@ -85,8 +86,9 @@ def _advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics)
     clock = newest - semantics.out_of_orderness_ms
     boundary = clock // semantics.bar_ms * semantics.bar_ms
     too_late = timestamp < clock - semantics.allowed_lateness_ms
-    duplicate = step.repeats(clock, ~too_late)
-    kept = np.flatnonzero(~(too_late | duplicate))
+    before = timestamp < state.begin
+    duplicate = step.repeats(clock, ~(too_late | before))
+    kept = np.flatnonzero(~(too_late | before | duplicate))
     crossings = np.flatnonzero(np.diff(boundary, prepend=state.boundary) > 0)
     edges = np.unique(np.concatenate([[0], crossings, [len(timestamp)]]))
     for begin, end in itertools.pairwise(edges):
@@ -97,7 +99,9 @@ def _advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics)
         state.newest, state.log_time = int(newest[-1]), int(step.log_time[-1])
     state.waiting = step.play.take(pa.array(step.waiting)) if len(step.waiting) else None
     late_rows = np.flatnonzero(too_late)
-    return Advanced(step.ticks(), step.bars(True), late_rows, (clock - timestamp)[late_rows], np.flatnonzero(duplicate))
+    behind = (clock - timestamp)[late_rows]
+    repeats, begun = np.flatnonzero(duplicate), np.flatnonzero(before & ~too_late)
+    return Advanced(step.ticks(), step.bars(True), late_rows, behind, repeats, begun)
 
 
 def provisional(state: PartitionState, until: int, told: int, semantics: Semantics) -> Advanced:
@@ -117,7 +121,7 @@ def provisional(state: PartitionState, until: int, told: int, semantics: Semanti
     later = fresh[(step.start[fresh] >= closed) & step.is_free(fresh, closed)]
     step.emit(later, live.forming(), _NOW)
     none = np.empty(0, np.int64)
-    return Advanced(step.ticks(), step.bars(False), none, none, none)
+    return Advanced(step.ticks(), step.bars(False), none, none, none, none)
 
 
 class _Step:

@@ -5,7 +5,7 @@ one stage to another, and the place in the log is part of the same state as what
 of a partition are grouped and put in the order of their offsets (runners do not order the values of a key).
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -23,6 +23,7 @@ from apache_beam.utils.shared import Shared
 
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
 from beam_pipelines.transforms.batches import PLACE_CODER, TICKS, Place, Span, empty, span_of, to_bytes, with_span
+from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.dead_letters import counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
@@ -43,6 +44,7 @@ class Step(NamedTuple):
     dead_letters: pa.RecordBatch | None  # DEAD_LETTERS
     valid: pa.RecordBatch  # TICKS: all valid ticks, late and repeated ones too
     duplicates: int
+    before_begin: int  # ticks that the closing state holds which the log began with
     remembered: list[Identities]  # identities that the state gained
 
 
@@ -51,7 +53,8 @@ def take_step(state: PartitionState, raw: pa.RecordBatch, semantics: Semantics) 
     decoded = decode(raw, semantics.max_future_ms)
     advanced = advance(state, decoded.ticks, semantics)
     dead = _dead_letters_of(raw, decoded, advanced)
-    return Step(advanced.ticks, advanced.bars, dead, decoded.ticks, len(advanced.duplicates), state.seen.drain())
+    dropped = len(advanced.duplicates), len(advanced.before_begin)
+    return Step(advanced.ticks, advanced.bars, dead, decoded.ticks, *dropped, state.seen.drain())
 
 
 def _dead_letters_of(raw: pa.RecordBatch, decoded: Decoded, advanced: Advanced) -> pa.RecordBatch | None:
@@ -110,19 +113,23 @@ class EnrichTicks(beam.PTransform):
     Args:
       semantics: the options that the meaning of the outputs depends on.
       records: what to poll; None: elements are the batches.
+      prior: gives the closing state that a log begins with, once in each process of workers; None: nothing.
     """
 
-    def __init__(self, semantics: Semantics, records: Records | None = None) -> None:
+    def __init__(
+        self, semantics: Semantics, records: Records | None = None, prior: Callable[[], ClosingState] | None = None
+    ) -> None:
         super().__init__()
         self._semantics = semantics
         self._records = records
+        self._prior = prior or _nothing
 
     def expand(self, elements: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         if self._records is None:
             elements = elements | "ByPartition" >> beam.GroupByKey()
-            driver: _Driver = _BoundedDriver(self._semantics)
+            driver: _Driver = _BoundedDriver(self._semantics, self._prior)
         else:
-            driver = _UnboundedDriver(self._semantics, self._records)
+            driver = _UnboundedDriver(self._semantics, self._prior, self._records)
         outputs = elements | "Advance" >> beam.ParDo(driver).with_outputs(
             TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG
         )
@@ -143,17 +150,27 @@ def _itself(element: object) -> object:
     return element
 
 
-class _Driver(beam.DoFn):
-    """What both drivers share: outputs and counters."""
+def _nothing() -> ClosingState:
+    return NOTHING
 
-    def __init__(self, semantics: Semantics) -> None:
+
+class _Driver(beam.DoFn):
+    """What both drivers share: the closing state to begin with, outputs and counters."""
+
+    def __init__(self, semantics: Semantics, prior: Callable[[], ClosingState]) -> None:
         self._semantics = semantics
-        names = ("ticks", "late", "duplicates", "bars", "records")
+        self._load_prior = prior
+        self._shared_prior = Shared()
+        names = ("ticks", "late", "duplicates", "before_begin", "bars", "records")
         self._counters = {name: Metrics.counter("market", name) for name in names}
+
+    def setup(self) -> None:
+        self._prior: ClosingState = self._shared_prior.acquire(self._load_prior)
 
     def _outputs(self, partition: int, raw: pa.RecordBatch, step: Step) -> Iterator[beam.pvalue.TaggedOutput]:
         self._counters["records"].inc(len(raw))
         self._counters["duplicates"].inc(step.duplicates)
+        self._counters["before_begin"].inc(step.before_begin)
         yield from self._emitted(step.ticks, step.bars)
         if step.dead_letters is not None:
             yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, counted(step.dead_letters))
@@ -174,7 +191,7 @@ class _BoundedDriver(_Driver):
 
     def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[beam.pvalue.TaggedOutput]:
         partition, batches = element
-        state, expected = PartitionState(self._semantics.bar_ms), None
+        state, expected = PartitionState(self._semantics.bar_ms, self._prior), None
         for raw in sorted(batches, key=lambda batch: span_of(batch).first):
             expected = _checked(span_of(raw), expected)
             yield from self._outputs(partition, raw, take_step(state, raw, self._semantics))
@@ -206,12 +223,13 @@ class _UnboundedDriver(_Driver):
     HISTORY = ReadModifyWriteStateSpec("history", BytesCoder())
     SEEN = BagStateSpec("seen", BytesCoder())
 
-    def __init__(self, semantics: Semantics, records: Records) -> None:
-        super().__init__(semantics)
+    def __init__(self, semantics: Semantics, prior: Callable[[], ClosingState], records: Records) -> None:
+        super().__init__(semantics, prior)
         self._records = records
         self._shared = Shared()
 
     def setup(self) -> None:
+        super().setup()
         self._known: _KnownStates = self._shared.acquire(_KnownStates)
         self._records.open()
 
@@ -269,9 +287,9 @@ class _UnboundedDriver(_Driver):
     ) -> _Known:
         newest = opened.read()
         if newest is None:
-            return _Known(next_offset, PartitionState(self._semantics.bar_ms), NEVER, 0)
+            return _Known(next_offset, PartitionState(self._semantics.bar_ms, self._prior), NEVER, 0)
         encoded = EncodedState(newest, history.read(), list(seen.read()))
-        state = PartitionState.decode(encoded, self._semantics.bar_ms)
+        state = PartitionState.decode(encoded, self._semantics.bar_ms, self._prior)
         return _Known(next_offset, state, NEVER, len(state.seen))
 
     def _idle(self, known: _Known, heartbeat: pa.RecordBatch) -> Generator[beam.pvalue.TaggedOutput, None, _Known]:

@@ -122,11 +122,8 @@ class History:
     def __len__(self) -> int:
         return len(self.count)
 
-    def grow(self, symbols: int) -> "History":
-        """The same with empty columns added up to `symbols`."""
-        if symbols == len(self):
-            return self
-        more = History.empty(symbols - len(self))
+    def joined(self, more: "History") -> "History":
+        """The symbols of both, those of `more` last."""
         return History(
             np.concatenate([self.count, more.count]),
             np.concatenate([self.closes, more.closes], axis=1),

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from beam_pipelines.transforms.bars import WindowBars
 from beam_pipelines.transforms.batches import from_bytes, to_bytes
+from beam_pipelines.transforms.closing_state import NEVER, NOTHING, ClosingState
 from beam_pipelines.transforms.duplicates import Identities, Seen
 from beam_pipelines.transforms.indicators import Forming, History
 
 __all__ = ["NEVER", "EncodedState", "PartitionState"]
 
-VERSION = 1
-NEVER = np.iinfo(np.int64).min // 4  # before any time, with room to subtract from
+VERSION = 2  # 1 had no `begin`
 
 Ints = NDArray[np.int64]
 
@@ -36,8 +36,13 @@ class EncodedState(NamedTuple):
 class PartitionState:
     """All symbols of one partition, columnar.
 
+    Args:
+      bar_ms: length of the bars, ms.
+      prior: where a symbol that appears has its history from.
+
     Attributes:
       bar_ms: length of the bars, ms.
+      begin: ticks dated before are in the histories that the log began with, ms.
       symbols: column of each symbol, in order of first appearance in the log.
       sources: number of each source.
       newest: highest event time of the valid ticks so far, ms.
@@ -51,8 +56,10 @@ class PartitionState:
       seen: identities of the ticks accepted lately.
     """
 
-    def __init__(self, bar_ms: int) -> None:
+    def __init__(self, bar_ms: int, prior: ClosingState = NOTHING) -> None:
         self.bar_ms = bar_ms
+        self.begin = prior.until
+        self._prior = prior
         self.symbols: dict[str, int] = {}
         self.sources: dict[str, int] = {}
         self.newest = self.log_time = self.boundary = NEVER
@@ -85,8 +92,19 @@ class PartitionState:
         """Starts of the windows in [since, before), oldest first."""
         return sorted(start for start in self.windows if since <= start < before)
 
+    def closing(self, until: int) -> tuple[list[str], History]:
+        """The symbols and their histories after all bars that end by `until` ms, the open ones too.
+
+        For a state that has not sealed any later bar: give a day's ticks alone to it.
+        """
+        history = self.sealed.copy()
+        for start in self.starts(NEVER, until - self.bar_ms + 1):
+            _close(history, self.windows[start])
+        return list(self.symbols), history
+
     def _grow(self, symbols: int) -> None:
-        self.sealed, self.live = self.sealed.grow(symbols), self.live.grow(symbols)
+        more = self._prior.history_of(list(self.symbols)[len(self.live) :])
+        self.sealed, self.live = self.sealed.joined(more), self.live.joined(more)
         self.forming = self.live.forming()
         self.windows = {start: bars.grow(symbols) for start, bars in self.windows.items()}
         self.history_changed = True
@@ -96,6 +114,7 @@ class PartitionState:
         scalars = {
             "version": VERSION,
             "bar_ms": self.bar_ms,
+            "begin": self.begin,
             "newest": self.newest,
             "log_time": self.log_time,
             "boundary": self.boundary,
@@ -123,16 +142,19 @@ class PartitionState:
         return EncodedState(self.encode_open(), self.encode_history(), self.encode_seen())
 
     @classmethod
-    def decode(cls, encoded: EncodedState, bar_ms: int) -> "PartitionState":
-        """The state of `encode`.
+    def decode(cls, encoded: EncodedState, bar_ms: int, prior: ClosingState = NOTHING) -> "PartitionState":
+        """The state of `encode`; `prior` is for the symbols that it has not met.
 
         Raises:
-          ValueError: if it was written by a newer version, or for bars of another length.
+          ValueError: if it was written by a newer version, for bars of another length, or began with another prior.
         """
         opened = from_bytes(encoded.open)
         scalars = json.loads(opened.schema.metadata[b"state"])
+        begin = scalars.get("begin", NEVER)
         _check(scalars, bar_ms)
-        state = cls(bar_ms)
+        _check_prior(begin, prior)
+        state = cls(bar_ms, prior)
+        state.begin = begin
         state.newest, state.log_time, state.boundary = scalars["newest"], scalars["log_time"], scalars["boundary"]
         state.sources = {source: number for number, source in enumerate(scalars["sources"])}
         history = from_bytes(encoded.history)
@@ -152,12 +174,16 @@ class PartitionState:
         self.seen.drain()
         self.live = self.sealed.copy()
         for start in self.starts(NEVER, self.boundary):
-            bars = self.windows[start]
-            columns = np.flatnonzero(bars.priced)
-            prices = bars.take(columns).prices()
-            self.live.close(columns, prices["high"], prices["low"], prices["close"])
+            _close(self.live, self.windows[start])
         self.forming = self.live.forming()
         self.history_changed = False
+
+
+def _close(history: History, bars: WindowBars) -> None:
+    """Lets `history` take in the bars of one window; those without a price do not count."""
+    columns = np.flatnonzero(bars.priced)
+    prices = bars.take(columns).prices()
+    history.close(columns, prices["high"], prices["low"], prices["close"])
 
 
 def _check(scalars: dict[str, Any], bar_ms: int) -> None:
@@ -170,6 +196,19 @@ def _check(scalars: dict[str, Any], bar_ms: int) -> None:
             f"the saved state holds bars of {scalars['bar_ms'] // 1000} s, --bar_seconds asks for {bar_ms // 1000}: "
             "keep the length, or start a new job without the saved state"
         )
+
+
+def _check_prior(begin: int, prior: ClosingState) -> None:
+    if prior.until not in (begin, NEVER):
+        began = "none" if begin == NEVER else f"the one up to {_utc(begin)}"
+        raise ValueError(
+            f"the saved state began with another closing state ({began}) than the one up to {_utc(prior.until)} that "
+            "--start_state names: name that, leave it out, or start a new job without the saved state"
+        )
+
+
+def _utc(ms: int) -> str:
+    return f"{np.datetime64(ms, 'ms')}Z"
 
 
 def _window_batch(start: int, bars: WindowBars) -> pa.RecordBatch:

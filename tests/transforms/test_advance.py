@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.advance import FOREVER, Semantics, advance, provisional
-from beam_pipelines.transforms.batches import TICKS
+from beam_pipelines.transforms.batches import TICKS, to_bytes
+from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.indicators import BAR_INDICATORS, TICK_INDICATORS
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 
@@ -31,9 +32,9 @@ def frames(parts):
     return [pd.DataFrame(table.to_pylist(), columns=table.column_names) for table in tables]
 
 
-def run(ticks, cuts, semantics, restart=False):
+def run(ticks, cuts, semantics, restart=False, prior=NOTHING):
     """The kernel over `ticks` cut at `cuts`; with `restart` the state goes through its bytes between all steps."""
-    state, parts, too_late, duplicates = PartitionState(semantics.bar_ms), [], [], []
+    state, parts, too_late, duplicates = PartitionState(semantics.bar_ms, prior), [], [], []
     batch = batch_of(ticks)
     for begin, end in zip([0, *cuts], [*cuts, len(ticks)], strict=True):
         step = advance(state, batch.slice(begin, end - begin), semantics)
@@ -41,7 +42,7 @@ def run(ticks, cuts, semantics, restart=False):
         too_late += [ticks[begin + row].offset for row in step.too_late]
         duplicates += [ticks[begin + row].offset for row in step.duplicates]
         if restart:
-            state = PartitionState.decode(state.encode(), semantics.bar_ms)
+            state = PartitionState.decode(state.encode(), semantics.bar_ms, prior)
     rest = provisional(state, FOREVER, NEVER, semantics)
     return [*frames(parts), too_late, duplicates, *frames([(rest.ticks, rest.bars)])]
 
@@ -162,6 +163,112 @@ class TestAdvance:
         out, bars, _, _, rest, _ = run(ticks, [77, 78], SHORT_BARS)
         assert (len(out), len(rest)) == (450, 50)
         assert bars["trade_count"].tolist() == [50] * 8
+
+
+UNTIL = 1_700_000_041_000  # after all that random_ticks dates within its 40 s
+
+
+def closing_state_of(ticks: list[Tick], until: int = UNTIL, partitions: int = 1, semantics=SHORT_BARS) -> ClosingState:
+    """Of a day whose symbols are spread over so many partitions."""
+    parts = []
+    for partition in range(partitions):
+        state = PartitionState(semantics.bar_ms)
+        mine = [tick for tick in ticks if int(tick.symbol[1:]) % partitions == partition]
+        advance(state, batch_of(mine), semantics)
+        parts.append(state.closing(until))
+    return NOTHING.followed_by(until, parts)
+
+
+def next_day(seed: int, count: int, offset: int, symbols: int) -> list[Tick]:
+    """Ticks that are all dated after UNTIL."""
+    shift = UNTIL + 6_000 - 1_700_000_000_000
+    ticks = random_ticks(seed, count, symbols, span_ms=80_000)
+    return [
+        tick._replace(timestamp=tick.timestamp + shift, log_time=tick.log_time + shift, offset=tick.offset + offset)
+        for tick in ticks
+    ]
+
+
+def after_until(ticks: pd.DataFrame, bars: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of the second day, in an order that does not depend on which symbol was met first."""
+    second_ticks = ticks[ticks["timestamp"] >= UNTIL].sort_values("offset")
+    second_bars = bars[bars["time"] >= UNTIL].sort_values(["symbol", "time", "revision"])
+    return [rows.reset_index(drop=True) for rows in (second_ticks, second_bars)]
+
+
+class TestClosingState:
+    @settings(max_examples=25, deadline=None)
+    @given(seed=st.integers(0, 10**6), count=st.integers(100, 400), restart=st.booleans())
+    def test_a_day_begun_with_it_is_that_of_a_kernel_that_saw_the_day_before(self, seed, count, restart):
+        first = random_ticks(seed, count, symbols=6)
+        second = next_day(seed + 1, 300, count, symbols=8)  # with symbols that are new
+        whole_ticks, whole_bars, _, _, whole_rest, whole_forming = run([*first, *second], [], SHORT_BARS)
+        prior = closing_state_of(first)
+        cuts = [1, 2, 150]
+        ticks, bars, too_late, _, rest, forming = run(second, cuts, SHORT_BARS, restart, prior)
+        assert ticks["sma_20"].notna().sum() > 10
+        for got, expected in zip(after_until(ticks, bars), after_until(whole_ticks, whole_bars), strict=True):
+            pd.testing.assert_frame_equal(got, expected, check_exact=True)
+        for got, expected in zip(after_until(rest, forming), after_until(whole_rest, whole_forming), strict=True):
+            pd.testing.assert_frame_equal(got, expected, check_exact=True)
+        assert all(offset >= count for offset in too_late)
+
+    def test_ticks_that_it_holds_already_are_told_and_change_nothing(self):
+        first, second = random_ticks(1, 400), next_day(2, 300, 400, symbols=3)
+        prior = closing_state_of(first)
+        again = [tick._replace(timestamp=UNTIL - 1 - i, offset=700 + i) for i, tick in enumerate(first[-40:])]
+        state = PartitionState(SHORT_BARS.bar_ms, prior)
+        step = advance(state, batch_of([*again, *second[:1], *again]), SHORT_BARS)
+        assert [len(step.before_begin), len(step.too_late), len(step.duplicates)] == [40, 40, 0]
+        step = advance(state, batch_of(second[1:]), SHORT_BARS)
+        alone = PartitionState(SHORT_BARS.bar_ms, prior)
+        advance(alone, batch_of(second[:1]), SHORT_BARS)
+        expected = advance(alone, batch_of(second[1:]), SHORT_BARS)
+        for got, wanted in zip(
+            after_until(*frames([(step.ticks, step.bars)])),
+            after_until(*frames([(expected.ticks, expected.bars)])),
+            strict=True,
+        ):
+            pd.testing.assert_frame_equal(got, wanted, check_exact=True)
+
+    def test_a_symbol_that_rests_a_day_keeps_its_history(self):
+        monday = closing_state_of(random_ticks(1, 400, symbols=4))
+        state = PartitionState(SHORT_BARS.bar_ms, monday)
+        traded = [tick for tick in next_day(2, 300, 0, symbols=4) if tick.symbol != "S3"]
+        advance(state, batch_of(traded), SHORT_BARS)
+        tuesday = monday.followed_by(UNTIL + 100_000, [state.closing(UNTIL + 100_000)])
+        counts = {symbol: int(tuesday.history.count[row]) for symbol, row in tuesday.symbols.items()}
+        before = {symbol: int(monday.history.count[row]) for symbol, row in monday.symbols.items()}
+        assert counts["S3"] == before["S3"] > 0
+        assert all(counts[symbol] > before[symbol] for symbol in ("S0", "S1", "S2"))
+
+    def test_a_bar_that_goes_on_after_it_is_not_in_it(self):
+        ticks = [Tick("S0", 5_900, 1.0, 1, 1, 7, 0, 5_900), Tick("S0", 6_100, 2.0, 1, 2, 7, 1, 6_100)]
+        for until, count in ((6_000, 1), (6_999, 1), (7_000, 2)):
+            assert closing_state_of(ticks, until).history.count.tolist() == [count]
+
+    def test_it_does_not_depend_on_partitions_down_to_its_bytes(self):
+        ticks = random_ticks(5, 400, symbols=6)
+        nothing_late = Semantics(1000, out_of_orderness_ms=10_000)  # each partition has a clock of its own
+        one, three = (closing_state_of(ticks, UNTIL, partitions, nothing_late) for partitions in (1, 3))
+        assert to_bytes(one.to_batch(1000)) == to_bytes(three.to_batch(1000))
+
+    def test_a_symbol_in_two_partitions_is_refused(self):
+        state = PartitionState(SHORT_BARS.bar_ms)
+        advance(state, batch_of(random_ticks(1, 50, symbols=2)), SHORT_BARS)
+        with pytest.raises(ValueError, match="symbol S0 is in two partitions"):
+            NOTHING.followed_by(UNTIL, [state.closing(UNTIL), state.closing(UNTIL)])
+
+    def test_a_saved_state_goes_on_only_with_the_one_it_began_with(self):
+        prior = closing_state_of(random_ticks(1, 50))
+        saved = PartitionState(1000, prior).encode()
+        assert PartitionState.decode(saved, 1000, prior).begin == UNTIL
+        assert PartitionState.decode(saved, 1000).begin == UNTIL
+        other = dataclasses.replace(prior, until=UNTIL + 1000)
+        with pytest.raises(ValueError, match=r"another closing state \(the one up to 2023-11-14T22:14:01"):
+            PartitionState.decode(saved, 1000, other)
+        with pytest.raises(ValueError, match=r"began with another closing state \(none\) than the one up to"):
+            PartitionState.decode(PartitionState(1000).encode(), 1000, other)
 
 
 class TestState:
