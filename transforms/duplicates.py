@@ -123,6 +123,16 @@ class Seen:
         """Drops what may be dropped of the ticks dated before `before`, ms."""
         self._chunks = [chunk for chunk in self._chunks if chunk.newest >= before]
 
+    def sources(self) -> Ints:
+        """Numbers of the sources that are remembered, ascending."""
+        return np.unique(np.concatenate([np.empty(0, np.int64), *(chunk.ticks.source for chunk in self._chunks)]))
+
+    def renumber_sources(self, used: Ints) -> None:
+        """Gives the source `used[i]` the number i."""
+        for chunk in self._chunks:
+            chunk.ticks.source = np.searchsorted(used, chunk.ticks.source)
+        self._chunks = [_Chunk(chunk.ticks) for chunk in self._chunks]
+
     def repeats(self, ticks: Identities) -> NDArray[np.bool_]:
         """Which ticks were seen, or stand earlier in `ticks`; shape [ticks]."""
         repeated = np.zeros(len(ticks), bool)

@@ -310,11 +310,12 @@ def _saved(
     seen: BagRuntimeState,
 ) -> _Known:
     """Makes the state durable, as it is after the records of a poll."""
+    appended = _save_seen(seen, known, added)
     opened.write(known.state.encode_open())
     if known.state.history_changed:
         history.write(known.state.encode_history())
         known.state.history_changed = False
-    return known._replace(appended=_save_seen(seen, known, added))
+    return known._replace(appended=appended)
 
 
 def _checked(span: Span, expected: int | None) -> int:
@@ -332,6 +333,7 @@ def _save_seen(bag: BagRuntimeState, known: _Known, added: list[Identities]) -> 
     appended = known.appended + sum(map(len, added))
     if appended > 2 * len(known.state.seen) + _SEEN_SLACK:
         bag.clear()
+        known.state.forget_sources()
         added = known.state.seen.identities()
         appended = len(known.state.seen)
     for identities in added:

@@ -82,6 +82,13 @@ class PartitionState:
         """Number of each tick's source."""
         return _numbers_of(source, self.sources)
 
+    def forget_sources(self) -> None:
+        """Drops the sources of which no identity is remembered; whoever keeps the identities must write them anew."""
+        names = list(self.sources)
+        used = self.seen.sources()
+        self.sources = {names[number]: new for new, number in enumerate(used.tolist())}
+        self.seen.renumber_sources(used)
+
     def window(self, start: int) -> WindowBars:
         """The bars that start at `start`, ms."""
         if start not in self.windows:

@@ -287,6 +287,41 @@ class TestState:
             sizes.append(sum(map(len, (state.encode_open(), state.encode_history()))))
         assert max(sizes) < 1.2 * min(sizes)
 
+    def test_windows_identities_and_sources_are_forgotten_in_a_long_log(self):
+        state, ticks = PartitionState(SHORT_BARS.bar_ms), random_ticks(1, 400)
+        for part in range(30):
+            shifted = [tick._replace(timestamp=tick.timestamp + part * 40_000) for tick in ticks]
+            batch = batch_of(shifted)
+            sources = pa.array([f"feed {part}-{row}" for row in range(len(batch))]).dictionary_encode()
+            batch = batch.set_column(batch.schema.get_field_index("source"), TICKS.field("source"), sources)
+            advance(state, batch, SHORT_BARS)
+            state.forget_sources()
+            assert len(state.windows) <= 5
+            assert len(state.seen) <= 2 * len(ticks)
+            assert len(state.sources) <= len(state.seen)
+        assert PartitionState.decode(state.encode(), SHORT_BARS.bar_ms).sources == state.sources
+
+    def test_forgetting_sources_changes_no_output(self):
+        ticks = random_ticks(4, 600)
+        names = pa.array([f"feed {tick.offset // 40}" for tick in ticks]).dictionary_encode()
+
+        def out(forgets: bool):
+            state, parts = PartitionState(SHORT_BARS.bar_ms), []
+            for start in range(0, len(ticks), 25):
+                batch = batch_of(ticks[start : start + 25])
+                mine = names.slice(start, 25).dictionary_decode().dictionary_encode()
+                batch = batch.set_column(batch.schema.get_field_index("source"), TICKS.field("source"), mine)
+                step = advance(state, batch, SHORT_BARS)
+                parts.append((step.duplicates.tolist(), step.ticks.to_pylist(), step.bars.to_pylist()))
+                if forgets:
+                    state.forget_sources()
+            return parts, len(state.sources)
+
+        (kept, all_of_them), (forgotten, few) = out(False), out(True)
+        assert forgotten == kept
+        assert any(duplicates for duplicates, _, _ in kept)
+        assert few < all_of_them
+
 
 @pytest.mark.parametrize(
     ("options", "words"),
