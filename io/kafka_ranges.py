@@ -4,7 +4,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_pipelines.io.kafka_config import KafkaConfig
 from beam_pipelines.io.kafka_tail import KafkaReadError, Tail, raw_batch
@@ -13,6 +15,7 @@ from beam_pipelines.transforms.batches import Span, span_of, with_span
 __all__ = ["ReadRanges", "ranges_of"]
 
 _CHUNK = 100_000  # offsets that one worker reads at a time
+_PIECE_BYTES = 1 << 21  # Flink sorts what is grouped, and fails on an element of more than a few MB
 _WAIT = 0.5  # s, of one poll; a poll ends sooner if it has all records
 _STALLED = 60.0  # s without a record that the log should have, until the read fails
 
@@ -84,6 +87,8 @@ def _read(tail: Tail, wanted: Span, max_records: int) -> Iterator[pa.RecordBatch
         batch = tail.poll(min(max_records, wanted.next - first), _WAIT)
         if batch is not None:
             batch, read_at = _within(batch, wanted), time.monotonic()
+            *pieces, batch = _pieces(batch)
+            yield from pieces
         elif tail.reached >= wanted.next:  # the log ends in a hole
             batch = with_span(raw_batch(()), wanted._replace(first=first))
         elif time.monotonic() - read_at > _STALLED:
@@ -95,6 +100,20 @@ def _read(tail: Tail, wanted: Span, max_records: int) -> Iterator[pa.RecordBatch
             continue
         first = span_of(batch).next
         yield batch
+
+
+def _pieces(batch: pa.RecordBatch) -> list[pa.RecordBatch]:
+    """The same in batches of about `_PIECE_BYTES` at most, or of one record."""
+    span = span_of(batch)
+    sizes = pc.binary_length(batch["value"]).fill_null(0).to_numpy().astype(np.int64)
+    piece = np.cumsum(sizes) // _PIECE_BYTES
+    starts = [0, *(np.flatnonzero(np.diff(piece)) + 1).tolist()]
+    firsts = [span.first, *batch["offset"].take(pa.array(starts[1:], pa.int64())).to_pylist()]
+    ends = [*starts[1:], len(batch)], [*firsts[1:], span.next]
+    return [
+        with_span(batch.slice(start, end - start), span._replace(first=first, next=after))
+        for start, first, end, after in zip(starts, firsts, *ends, strict=True)
+    ]
 
 
 def _within(batch: pa.RecordBatch, wanted: Span) -> pa.RecordBatch:

@@ -44,7 +44,7 @@ def closing_state() -> ClosingState:
 
 def bars(rows: ledger.Rows) -> list[tuple[object, ...]]:
     """Rows of market_bars_ts of the second day."""
-    return sorted(row for row in rows.values() if row[1].date() > DAY)
+    return sorted(row for row in rows.values() if row[1] >= UNTIL)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Logs whose every byte, offset and timestamp is known, in topics."""
 
+import datetime
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -11,9 +12,13 @@ from confluent_kafka.cimpl import NewTopic
 
 from beam_pipelines import ledger
 from beam_pipelines.io.kafka import KafkaConfig
+from beam_pipelines.io.lake_state import begin_of
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
+from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
+from beam_pipelines.transforms.enrich import take_step
+from beam_pipelines.transforms.partition_state import PartitionState
 
 from ..transforms.tick_oracle import meaning
 from .anything import ZOO, drawn
@@ -24,8 +29,8 @@ MEANING = ["--bar_seconds=5", "--out_of_orderness_ms=1000", "--allowed_lateness_
 SESSION = Session(
     seed=7,
     symbols=12,
-    duration_ms=400_000,
-    ticks=30_000,
+    duration_ms=1_600_000,
+    ticks=215_000,
     disorder=0.1,
     late=0.01,
     too_late=0.003,
@@ -34,6 +39,9 @@ SESSION = Session(
     duplicate=0.02,
     tie=0.05,
 )
+DAY_BEFORE = datetime.date(2025, 1, 5)
+SILENCES = [(b"NVDA", 200_000, 500_000), (None, 900_000, 960_000)]
+"""Who sends nothing, None for all, and from when to when after the session's start, ms."""
 
 
 Record = dict[str, Any]
@@ -72,15 +80,35 @@ def session_log(topic: str) -> Log:
     """SESSION, with bad records among its own."""
     log_time = SESSION.start_ms
     bad: list[bytes | None] = [value for value in [*ZOO, *drawn(600)] if meaning(value, log_time, 0)[1]]
-    return log_of(topic, mixed(topic, SESSION, PARTITIONS, bad))
+    return log_of(topic, mixed(topic, SESSION, PARTITIONS, bad, SILENCES))
 
 
-def mixed(topic: str, session: Session, partitions: int, others: list[bytes | None]) -> list[pa.RecordBatch]:
+def closing_state() -> ClosingState:
+    """Of the day before SESSION, on which not all of its symbols were traded."""
+    until = begin_of(DAY_BEFORE, SEMANTICS.bar_ms)
+    session = Session(seed=8, symbols=9, start_ms=until - 400_000, duration_ms=390_000, ticks=10_000)
+    states: dict[int, PartitionState] = {}
+    for partition, raw in raw_batches(session, PARTITIONS + 1):
+        state = states.setdefault(partition, PartitionState(SEMANTICS.bar_ms))
+        take_step(state, raw, SEMANTICS)
+    return NOTHING.followed_by(until, [state.closing(until) for state in states.values()])
+
+
+def mixed(
+    topic: str,
+    session: Session,
+    partitions: int,
+    others: list[bytes | None],
+    silences: Sequence[tuple[bytes | None, int, int]] = (),
+) -> list[pa.RecordBatch]:
     """The log of a session, with other values spread evenly among its records: a batch a partition."""
     records: list[list[tuple[int, bytes | None, bytes | None]]] = [[] for _ in range(partitions)]
     for partition, batch in raw_batches(session, partitions):
         columns = (batch[name].to_pylist() for name in ("timestamp", "key", "value"))
         records[partition] += zip(*columns, strict=True)
+    for who, since, until in silences:
+        quiet = range(session.start_ms + since, session.start_ms + until)
+        records = [[it for it in mine if it[0] not in quiet or who not in (None, it[1])] for mine in records]
     for number, value in enumerate(others):
         mine = records[number % partitions]
         at = (number + 1) * len(mine) // (len(others) + 1)

@@ -1,27 +1,32 @@
 """The contract: one log gives the same rows in every sink, whatever the engine, the batches and the accidents."""
 
 import contextlib
+import itertools
 import pathlib
 import random
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
 
 from beam_pipelines import ledger, market
+from beam_pipelines.io.lake_state import write_closing_state
+from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
 from beam_pipelines.runners.jobs import FlinkJob, launched
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 from beam_pipelines.transforms.batches import Span, span_of, with_span
+from beam_pipelines.transforms.closing_state import ClosingState
 
-from .logs import MEANING, SEMANTICS, Log, create_topic, fill
+from .logs import DAY_BEFORE, MEANING, SEMANTICS, Log, closing_state, create_topic, fill
 from .sinks import SINKS, Sinks
 
 PATIENCE_S = 120
@@ -44,6 +49,14 @@ def test_the_log_has_everything_that_can_happen_to_a_tick(in_memory):
     assert sum(bar["revision"] > 0 for bar in bars) > 50
     assert sum(not bar["is_final"] for bar in bars) > 5
     assert all(sum(bar[name] is not None for bar in bars) > 100 for name in bars[0])
+    assert len(expected.lake) > 200_000
+    assert longest_gap(bar["time"] for bar in bars) >= 50_000
+    assert longest_gap(bar["time"] for bar in bars if bar["symbol"] == "NVDA") >= 290_000
+
+
+def longest_gap(starts: Iterable[int]) -> int:
+    """Between two bars, ms."""
+    return max(np.diff(np.unique(list(starts))))
 
 
 def named(rows: ledger.Rows, table: Table) -> list[dict[str, Any]]:
@@ -51,7 +64,7 @@ def named(rows: ledger.Rows, table: Table) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows.values()]
 
 
-@pytest.mark.parametrize(("seed", "longest"), [(1, 100), (2, 2_000), (3, 20_000)])
+@pytest.mark.parametrize(("seed", "longest"), [(1, 300), (2, 2_000), (3, 20_000)])
 def test_the_kernel_gives_the_same_rows_for_any_batching_and_order_of_partitions(in_memory, seed, longest):
     again = ledger.expected_of(recut(in_memory.batches, longest, random.Random(seed)), SEMANTICS)
     assert again == in_memory.expected
@@ -136,8 +149,11 @@ class TestFlinkBounded(BoundedContract):
 
     @pytest.fixture(scope="class")
     def run(self, log, on_flink) -> Callable[[Sinks], None]:
+        workers = itertools.cycle([["--sdk_worker_parallelism=1"], ["--parallelism=4", "--sdk_worker_parallelism=3"]])
+
         def run(sinks: Sinks) -> None:
-            assert market.main([f"--topic={log.topic}", "--bounded", *MEANING, *sinks.arguments, *on_flink]) == 0
+            flags = [*on_flink, *next(workers)]
+            assert market.main([f"--topic={log.topic}", "--bounded", *MEANING, *sinks.arguments, *flags]) == 0
 
         return run
 
@@ -151,7 +167,8 @@ class TestFlinkStreamingFromABacklog(Contract):
     @pytest.fixture(scope="class")
     def sinks(self, log, new_sinks, s3_server, flink_cluster, on_flink, program) -> Sinks:
         sinks = new_sinks(f"s3://{s3_server.bucket}")
-        with launched(streaming(log, sinks, on_flink), flink_cluster.rest, sinks.processed, program) as job:
+        flags = [*on_flink, "--sdk_worker_parallelism=2"]
+        with launched(streaming(log, sinks, flags), flink_cluster.rest, sinks.processed, program) as job:
             await_all(log, sinks, job)
         return sinks
 
@@ -162,21 +179,29 @@ class TestFlinkStreamingFromABacklog(Contract):
 
 
 @pytest.mark.servers
-class TestFlinkStreamingLiveWhileItsWorkersAreKilled(Contract):
+class TestFlinkStreamingLiveFromAClosingStateWhileItsWorkersAreKilled(Contract):
     """Provisional rows come in a pause of the log, then all workers die in the middle of it."""
 
     @pytest.fixture(scope="class")
-    def log(self, kafka_server, in_memory) -> Log:
-        live = in_memory._replace(topic="contract-live")
+    def prior(self) -> ClosingState:
+        return closing_state()
+
+    @pytest.fixture(scope="class")
+    def log(self, kafka_server, in_memory, prior) -> Log:
+        expected = ledger.expected_of(in_memory.batches, SEMANTICS, prior)
+        assert expected.table_bars != in_memory.expected.table_bars
+        live = Log("contract-live", in_memory.batches, expected)
         create_topic(kafka_server, live.topic, live.partitions)
         return live
 
     @pytest.fixture(scope="class")
-    def sinks(self, log, new_sinks, s3_server, flink_cluster, workers, on_flink, tmp_path_factory) -> Sinks:
+    def sinks(self, log, prior, new_sinks, s3_server, flink_cluster, workers, on_flink, tmp_path_factory) -> Sinks:
         sinks = new_sinks(f"s3://{s3_server.bucket}")
+        write_closing_state(objects_in(sinks.lake), DAY_BEFORE, prior, SEMANTICS.bar_ms)
         program = tmp_path_factory.mktemp("live") / "log"
         first, second, third = log.cut(3)
-        with launched(streaming(log, sinks, on_flink), flink_cluster.rest, sinks.processed, program) as job:
+        flags = [*on_flink, "--start_state=latest"]
+        with launched(streaming(log, sinks, flags), flink_cluster.rest, sinks.processed, program) as job:
             fill(sinks.bootstrap_servers, log.topic, first)
             await_true(job, lambda: sinks.count("market_bars_ts", "NOT is_final") > 0)
             before = sinks.count("market_data_ts")

@@ -107,6 +107,20 @@ def test_a_bounded_read_takes_values_of_more_than_a_megabyte(config, topic):
 
 
 @pytest.mark.servers
+def test_the_batches_of_a_bounded_read_are_small_enough_for_flink_to_sort(config, topic):
+    name = topic("medium")
+    records = [(0, i, NOW, b"medium", b"%d" % i + INCOMPRESSIBLE[: 3_000 * (i % 100)]) for i in range(300)]
+    produce(config, name, records)
+
+    def check(batches: list[tuple[int, pa.RecordBatch]]) -> None:
+        holds(records)(batches)
+        assert len(batches) > 10
+        assert max(batch["value"].nbytes for _key, batch in batches) < 3_000_000
+
+    run_bounded(name, config, check)
+
+
+@pytest.mark.servers
 def test_a_bounded_read_of_an_empty_topic_gives_nothing(config, topic):
     run_bounded(topic("empty", 2), config, holds([]))
 
