@@ -40,9 +40,17 @@ lint: $(READY)
 format: $(READY)
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: $(READY)
+BENCH_READY := $(VENV)/.ready-bench
+$(BENCH_READY): $(READY)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[bench]'
+	@touch $@
+
+# About 40 minutes; BENCH="--repetitions=1 --ticks=1000000 --rate=1250" for a first look.
+bench: $(BENCH_READY)
 	@$(BIN)/python -m tests.bench.kernel
 	@$(BIN)/python -m tests.bench.state
+	@$(BIN)/python -m tests.bench.peers $(BENCH)
+	@$(BIN)/python -m tests.bench.stream --outputs=all $(BENCH)
 
 clean:
 	rm -rf $(VENV) .packages .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

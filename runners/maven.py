@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir, locked
 
-__all__ = ["java", "manifest", "pathing_jar", "resolve"]
+__all__ = ["java", "manifest", "pathing_jar", "resolve", "resolve_pom"]
 
 JAVA_OLDEST = 17
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
@@ -48,7 +48,15 @@ def resolve(name: str) -> pathlib.Path:
     Raises:
       UsageError: when Java or Maven is missing, or Maven fails.
     """
-    pom = importlib.resources.files(__package__).joinpath("poms", f"{name}.xml").read_bytes()
+    return resolve_pom(name, importlib.resources.files(__package__).joinpath("poms", f"{name}.xml").read_bytes())
+
+
+def resolve_pom(name: str, pom: bytes) -> pathlib.Path:
+    """The same for a pom of the caller's, under a name of its own.
+
+    Raises:
+      UsageError: as `resolve`.
+    """
     folder = cache_dir() / "maven" / f"{name}-{hashlib.sha256(pom).hexdigest()[:12]}"
     if folder.is_dir():
         return folder

@@ -11,7 +11,7 @@ from beam_pipelines.sending import ensure_topic
 PARTITIONS = 8
 PIECE = 10_000  # ticks made, and handed to the client, at once
 START_MS = 1_736_173_800_000
-BAR_MS, DISORDER_MS = 60_000, 900
+BAR_MS, DISORDER_MS, CLOCK_BEHIND_MS = 60_000, 900, 1000
 
 
 class Load:
@@ -20,20 +20,22 @@ class Load:
     Args:
       bootstrap_servers: of Kafka.
       topic: its name.
-      ticks: how many, at 5,000 a second of event time, in order but for `DISORDER_MS`.
+      ticks: how many, in order but for `DISORDER_MS`.
       symbols: evenly traded, and evenly spread over `PARTITIONS`.
+      rate: ticks a second of event time.
 
     Attributes:
       topic: its name.
       warm: ticks that can be read at once, for a job to warm up on.
+      warm_until: event time up to which bars are closed by the warm ticks alone, ms.
       ticks: in all.
       closed: how many of them are in bars that the log itself closes.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, ticks: int, symbols: int = 500):
+    def __init__(self, bootstrap_servers: str, topic: str, ticks: int, symbols: int = 500, rate: int = 5000):
         ensure_topic(KafkaConfig(bootstrap_servers), topic, PARTITIONS)
         self.topic, self.ticks, self.warm, self.closed = topic, ticks, ticks // 10, 0
-        self._symbols = symbols
+        self._symbols, self._rate = symbols, rate
         self._producer = ck.Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -44,12 +46,13 @@ class Load:
             }
         )
         self._producer.init_transactions()
-        self._newest, self._ends = [0] * PARTITIONS, np.zeros((PARTITIONS, ticks // 300_000 + 2), np.int64)
+        self._newest, self._ends = [0] * PARTITIONS, np.zeros((PARTITIONS, ticks // rate // 60 + 2), np.int64)
         self._send(0, self.warm)
+        self.warm_until = min(self._newest) - CLOCK_BEHIND_MS
         self._producer.commit_transaction()
         self._send(self.warm, ticks)
         for partition, newest in enumerate(self._newest):
-            self.closed += int(self._ends[partition, : (newest - 1000 - START_MS) // BAR_MS].sum())
+            self.closed += int(self._ends[partition, : (newest - CLOCK_BEHIND_MS - START_MS) // BAR_MS].sum())
 
     def release(self) -> None:
         """Lets the rest be read."""
@@ -65,7 +68,7 @@ class Load:
     def _values(self, first: int, last: int) -> Iterator[tuple[int, list[str]]]:
         chance = np.random.default_rng(first)
         symbol = chance.integers(0, self._symbols, last - first)
-        time = START_MS + np.arange(first, last) // 5 - chance.integers(0, DISORDER_MS, last - first)
+        time = START_MS + np.arange(first, last) * 1000 // self._rate - chance.integers(0, DISORDER_MS, last - first)
         time = np.maximum(time, START_MS)
         cents = 10_000 + 17 * symbol + chance.integers(-50, 50, last - first)
         for partition in range(PARTITIONS):

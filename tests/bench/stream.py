@@ -30,6 +30,7 @@ from tests.bench.loads import Load
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 600
+CLIENT = ("workers", "taskmanager", "jobmanager")  # all that is not a server of others too
 Cpu = dict[str, float]  # CPU-seconds by server
 
 
@@ -53,11 +54,12 @@ def tree(pid: int) -> Iterator[psutil.Process]:
 
 
 def spent(process: psutil.Process) -> float:
+    """CPU-seconds of a process and of its children that have ended."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
         return 0.0
-    return times.user + times.system
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def threads_of(server: Server) -> Counter[str]:
@@ -120,8 +122,8 @@ def await_ticks(ends: Endpoints, running: FlinkJob, ticks: int, bars: str = "is_
             time.sleep(0.2)
 
 
-def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, number: int) -> Run:
-    load = Load(ends.kafka, f"bench-{os.getpid()}-{number}", options.ticks, options.symbols)
+def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Load) -> Run:
+    """The cost of all ticks that `load` holds back; it holds none back thereafter."""
     with psycopg.connect(ends.postgres_dsn, autocommit=True) as connection:
         connection.execute("TRUNCATE market_bars_ts, market_data_ts")
     with launched(job(ends, load, options), ends.flink_rest, load.topic, stack.state_dir / "job.log") as running:
@@ -139,35 +141,60 @@ def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, number: 
     return Run(load.ticks - load.warm, seconds, {name: after[name] - before[name] for name in before})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--outputs", choices=("bars", "all"), default="bars")
     parser.add_argument("--ticks", type=int, default=4_000_000)
+    parser.add_argument("--rate", type=int, default=5000, help="ticks a second of event time")
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--symbols", type=int, default=500)
     parser.add_argument("--beam", nargs="*", default=[], help="more options of Beam, without their dashes")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--profile", default="", help="file for the workers' stacks; slows them down")
-    options = parser.parse_args()
+    return parser
+
+
+def load_of(ends: Endpoints, options: argparse.Namespace, number: int) -> Load:
+    name = f"bench-{os.getpid()}-{number}"
+    return Load(ends.kafka, name, options.ticks, options.symbols, options.rate)
+
+
+@contextlib.contextmanager
+def stack_for(options: argparse.Namespace) -> Iterator[tuple[Stack, Endpoints]]:
+    """Servers with empty tables, for this benchmark only."""
     stack = Stack(cache_dir() / "bench-stream", slots=options.slots)
     try:
         ends = stack.up()
         os.environ.update(ends.environment())
         initialise(ends)
-        runs = []
-        for number in range(options.repetitions):
-            run = measure(stack, ends, options, number)
-            runs.append(run)
-            print(f"{run.ticks / run.seconds:,.0f}/s", {name: round(run.per_million(name), 2) for name in run.cpu})
+        yield stack, ends
     finally:
         stack.down(purge=True)
+
+
+def report(run: Run) -> None:
+    print(f"{run.ticks / run.seconds:,.0f}/s", {name: round(run.per_million(name), 2) for name in run.cpu}, flush=True)
+
+
+def print_table(runs: list[Run]) -> None:
     print("| CPU-seconds per million ticks | median | least-most |\n|---|--:|--:|")
-    client = ("workers", "taskmanager", "jobmanager")
-    for title, names in [("Python workers and Flink", client), *((name, (name,)) for name in runs[0].cpu), ("all", ())]:
+    for title, names in [("Python workers and Flink", CLIENT), *((name, (name,)) for name in runs[0].cpu), ("all", ())]:
         values = [run.per_million(*names) for run in runs]
         print(f"| {title} | {statistics.median(values):.2f} | {min(values):.2f}-{max(values):.2f} |")
     rates = [run.ticks / run.seconds for run in runs]
     print(f"| ticks a second | {statistics.median(rates):,.0f} | {min(rates):,.0f}-{max(rates):,.0f} |")
+
+
+def main() -> None:
+    parser = arguments()
+    parser.description = str(__doc__).splitlines()[0]
+    options = parser.parse_args()
+    runs = []
+    with stack_for(options) as (stack, ends):
+        for number in range(options.repetitions):
+            runs.append(measure(stack, ends, options, load_of(ends, options, number)))
+            report(runs[-1])
+    print_table(runs)
 
 
 if __name__ == "__main__":

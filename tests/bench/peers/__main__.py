@@ -1,0 +1,107 @@
+"""The stream's bars beside those of its peers, on the same topic: `python -m tests.bench.peers`.
+
+In each repetition: a new topic; the slow peers read its first tenth; the stream is measured as `tests.bench.stream`
+does; the other peers read all of it.  Every bar that the log closes must be the same in all of them.  A peer's cost is
+that of a run over the topic less that of a run over a topic of 1,000 ticks, for the stream is measured while it runs,
+too; the table says what that start costs.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from beam_pipelines.runners.local import Endpoints, Stack
+from tests.bench.loads import BAR_MS, Load
+from tests.bench.peers.bars import check_same, final_bars
+from tests.bench.peers.harness import PEERS, Cost, Peer, provide, run
+from tests.bench.stream import CLIENT, Run, arguments, load_of, measure, print_table, report, stack_for
+
+FEW = 1000  # ticks
+
+
+class Beside(NamedTuple):
+    """One repetition of one peer."""
+
+    ticks: int
+    start: Cost
+    whole: Cost
+
+    @property
+    def per_million(self) -> float:
+        return (self.whole.cpu - self.start.cpu) / self.ticks * 1e6
+
+    @property
+    def rate(self) -> float:
+        return self.ticks / (self.whole.seconds - self.start.seconds)
+
+
+def few_ticks(ends: Endpoints, topic: str) -> str:
+    load = Load(ends.kafka, topic, FEW)
+    load.release()
+    return load.topic
+
+
+def spread(values: Iterable[float], as_text: Callable[[float], str]) -> str:
+    ordered = sorted(values)
+    return f"{as_text(statistics.median(ordered))} | {as_text(ordered[0])}-{as_text(ordered[-1])}"
+
+
+def row(title: str, per_million: list[float], rates: list[float], starts: list[Cost]) -> str:
+    start = f"{statistics.median(it.cpu for it in starts):.1f}" if starts else ""
+    costs, speeds = spread(per_million, "{:.2f}".format), spread(rates, "{:,.0f}".format)
+    return f"| {title} | {costs} | {speeds} | {start} |"
+
+
+def one_repetition(
+    stack: Stack, ends: Endpoints, load: Load, peers: list[Peer], stream: Callable[[Load], Run]
+) -> tuple[Run, dict[Peer, Beside]]:
+    few, made, results = few_ticks(ends, f"{load.topic}-few"), {}, {}
+
+    def read(those: list[Peer], ticks: int) -> None:
+        for peer in those:
+            start, _ = run(peer, few, stack)
+            whole, made[peer] = run(peer, load.topic, stack)
+            results[peer] = Beside(ticks, start, whole)
+            print(f"{peer.title}: {results[peer].per_million:.2f}, {results[peer].rate:,.0f}/s", flush=True)
+
+    read([peer for peer in peers if peer.slow], load.warm)
+    ours = stream(load)
+    report(ours)
+    read([peer for peer in peers if not peer.slow], load.ticks)
+    closed = final_bars(ends.postgres_dsn)
+    early = {(symbol, start): bar for (symbol, start), bar in closed.items() if start + BAR_MS <= load.warm_until}
+    for peer, bars in made.items():
+        check_same(early if peer.slow else closed, bars, peer.title)
+    return ours, results
+
+
+def main() -> None:
+    parser = arguments()
+    parser.description = str(__doc__).splitlines()[0]
+    modules = [peer.module for peer in PEERS]
+    parser.add_argument("--peers", nargs="*", choices=modules, default=modules)
+    options = parser.parse_args()
+    peers = [peer for peer in PEERS if peer.module in options.peers]
+    for peer in peers:
+        provide(peer)
+    ours: list[Run] = []
+    theirs: list[dict[Peer, Beside]] = []
+    with stack_for(options) as (stack, ends):
+        for number in range(options.repetitions):
+            load = load_of(ends, options, number)
+            of_stream, of_peers = one_repetition(
+                stack, ends, load, peers, lambda load: measure(stack, ends, options, load)
+            )
+            ours.append(of_stream)
+            theirs.append(of_peers)
+    print_table(ours)
+    print("\n| what | CPU-s per million | least-most | ticks a second | least-most | CPU-s to start |")
+    print("|---|--:|--:|--:|--:|--:|")
+    print(row("**this stream**", [it.per_million(*CLIENT) for it in ours], [it.ticks / it.seconds for it in ours], []))
+    for peer in peers:
+        runs = [repetition[peer] for repetition in theirs]
+        print(row(peer.title, [it.per_million for it in runs], [it.rate for it in runs], [it.start for it in runs]))
+
+
+if __name__ == "__main__":
+    main()
