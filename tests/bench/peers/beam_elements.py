@@ -7,7 +7,9 @@ which no stream does.
 import functools
 import json
 import os
+import pathlib
 import sys
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -30,12 +32,13 @@ def records(partition: int, bootstrap_servers: str, topic: str) -> Iterator[tupl
         | {"enable.auto.commit": False, "fetch.queue.backoff.ms": 10}
     )
     consumer.assign([ck.TopicPartition(topic, partition, ck.OFFSET_BEGINNING)])
-    while True:
+    ended = False
+    while not ended:
         for message in consumer.consume(10_000, 0.1):
-            if message.error():
-                consumer.close()
-                return
-            yield message.offset(), message.value()
+            ended = bool(message.error())
+            if not ended:
+                yield message.offset(), message.value()
+    consumer.close()
 
 
 def keyed(record: tuple[int, bytes]) -> TimestampedValue:
@@ -75,6 +78,23 @@ def line_of(bar: tuple[str, tuple[Any, ...]], window: Any = beam.DoFn.WindowPara
     return ",".join(map(str, (symbol, int(window.start) * 1000, *values)))
 
 
+class WriteLines(beam.DoFn):
+    """A file a bundle: Beam's WriteToText takes no windowed lines in a portable stream on Flink."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def start_bundle(self) -> None:
+        self._lines: list[str] = []
+
+    def process(self, line: str) -> None:
+        self._lines.append(line)
+
+    def finish_bundle(self) -> None:
+        if self._lines:
+            pathlib.Path(self._folder, f"bars-{uuid.uuid4()}.csv").write_text("\n".join(self._lines))
+
+
 def main(topic: str, folder: str) -> None:
     cluster = {
         "runner": "FlinkRunner",
@@ -87,12 +107,12 @@ def main(topic: str, folder: str) -> None:
         "sdk_worker_parallelism": 2,
         "job_name": topic,
     }
-    pipeline = new_pipeline(PipelineOptions(**cluster), unbounded=False)
+    pipeline = new_pipeline(PipelineOptions([], **cluster), unbounded=False)
     partitions = pipeline | beam.Create(range(PARTITIONS)) | beam.Reshuffle()
     ticks = partitions | "Read" >> beam.FlatMap(records, os.environ["KAFKA_BOOTSTRAP_SERVERS"], topic)
     windows = ticks | "Parse" >> beam.Map(keyed) | beam.WindowInto(FixedWindows(60))
     lines = windows | "Bars" >> beam.CombinePerKey(BarCombineFn()) | "Lines" >> beam.Map(line_of)
-    _ = lines | "Write" >> beam.io.WriteToText(f"{folder}/bars", ".csv", num_shards=1)
+    _ = lines | "Write" >> beam.ParDo(WriteLines(folder))
     pipeline.run().wait_until_finish()
 
 

@@ -12,7 +12,7 @@ from bytewax.connectors.files import FileSink
 from bytewax.connectors.kafka import KafkaSource, KafkaSourceMessage
 from bytewax.dataflow import Dataflow
 from bytewax.operators.windowing import EventClock, TumblingWindower, fold_window
-from bytewax.testing import cli_main
+from bytewax.run import cli_main
 
 from tests.bench.peers.fold import MINUTE_MS, Bar, add, row_of
 

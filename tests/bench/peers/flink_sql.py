@@ -72,7 +72,9 @@ def main(topic: str, folder: str) -> None:
     sql = maven.resolve_pom("flink-sql", pathlib.Path(__file__).with_suffix(".xml").read_bytes())
     gateway = jvm_of(cluster, sql)
     flink = gateway.jvm.org.apache.flink
-    configuration = flink.configuration.Configuration.fromMap(settings(sql, topic))
+    configuration = flink.configuration.Configuration()
+    for name, value in settings(sql, topic).items():
+        configuration.setString(name, value)
     builder = flink.table.api.EnvironmentSettings.newInstance().withConfiguration(configuration)
     tables = flink.table.api.TableEnvironment.create(builder.inStreamingMode().build())
     where = {"topic": topic, "bootstrap_servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"], "folder": folder}

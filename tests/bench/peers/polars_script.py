@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tests.bench.peers.topic import BATCH, TUNED, consumer_of
+from tests.bench.peers.topic import batches
 
 TICK = {"symbol": pl.String, "timestamp": pl.Int64, "price": pl.Float64, "volume": pl.Int64}
 KEY = ["symbol", "start"]
@@ -48,15 +48,7 @@ def joined(parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def main(topic: str, folder: str) -> None:
-    parts = []
-    consumer, left = consumer_of(topic, **TUNED)
-    while left:
-        messages = consumer.consume(BATCH, 0.1)
-        values = [message.value() for message in messages if not message.error()]
-        left -= len(messages) - len(values)
-        if values:
-            parts.append(partial_bars(b"\n".join(values)))
-    consumer.close()
+    parts = [partial_bars(b"\n".join(values)) for values in batches(topic)]
     joined(parts).write_csv(Path(folder, "bars.csv"), include_header=False)
 
 
