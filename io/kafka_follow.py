@@ -213,7 +213,8 @@ class Follower:
 
     def _next(self, tail: Tail, first: int) -> Iterator[pa.RecordBatch]:
         tail.seek(first)
-        tail.commit(first)
+        if not self._spent[tail.partition]:  # what earlier bundles read is in the sinks; what this one did is not yet
+            tail.commit(first)
         partition, began, users = tail.partition, time.monotonic_ns(), len(self._pool) + 1
         until = began + round(_BUNDLE_S * 1e9) // users - self._spent[partition]
         while time.monotonic_ns() < until:
