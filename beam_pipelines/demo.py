@@ -6,12 +6,13 @@ repeated records into Kafka, shows rates and the latest bars, and compares every
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import confluent_kafka as ck
@@ -25,7 +26,7 @@ from rich.table import Table
 from beam_pipelines import ledger
 from beam_pipelines.command_line import Parser, folder, whole
 from beam_pipelines.errors import UsageError, run_main
-from beam_pipelines.faults import FAULTS, strike
+from beam_pipelines.faults import FAULTS, Schedule, strike
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
 from beam_pipelines.runners.cache import cache_dir
@@ -52,8 +53,11 @@ SHARES = {
     "duplicate_share": 0.005,
     "tie_share": 0.02,
 }
+SECONDS = 45  # of a session; with kills
+SECONDS_A_KILL = 25
 QUIET_S = 15  # after which provisional rows and open objects are written
-PATIENCE_S = 90  # for the sinks to hold everything after the last tick
+PRINT_S = 5  # between lines where there is no terminal to draw on
+PATIENCE_S = 90  # without a new row, while the sinks do not hold everything
 
 console = Console(width=None if sys.stdout.isatty() else 120)
 
@@ -81,13 +85,18 @@ def main(argv: Sequence[str]) -> int:
 
 def _options(argv: Sequence[str]) -> argparse.Namespace:
     parser = Parser(prog="python -m beam_pipelines.demo", description=str(__doc__).splitlines()[0])
-    parser.add_argument("--seconds", type=whole(1, 86_400), default=45, help="length of the session (%(default)s)")
+    length = f"length of the session ({SECONDS}; with kills {SECONDS_A_KILL} for each)"
+    parser.add_argument("--seconds", type=whole(1, 86_400), help=length)
     parser.add_argument("--rate", type=whole(1, 1_000_000), default=4_000, help="ticks a second (%(default)s)")
-    kill = f"while it runs, kill these with -9, evenly spread: some of {','.join(FAULTS)}"
+    kill = f"while it runs, kill these with -9, in an order that is drawn: some of {','.join(FAULTS)}"
     parser.add_argument("--kill", type=_faults, default=(), help=kill)
+    seed = "of the session and of the order of the kills (%(default)s)"
+    parser.add_argument("--seed", type=whole(0, 2**63 - 2), default=1, help=seed)
     parser.add_argument("--keep", action="store_true", help="leave the servers running, to look around")
     parser.add_argument("--state_dir", type=folder, default=cache_dir() / "demo", help="their data (%(default)s)")
-    return parser.parse(argv)
+    options = parser.parse(argv)
+    options.seconds = options.seconds or SECONDS_A_KILL * len(options.kill) or SECONDS
+    return options
 
 
 def _faults(text: str) -> tuple[str, ...]:
@@ -114,16 +123,18 @@ def _demonstrate(options: argparse.Namespace, stack: Stack, ends: Endpoints, beg
         took = time.monotonic() - began
         console.print(f"  the market stream runs on Flink after {took:.0f} s; its log: {folder / 'market.log'}")
         view = _View(ends)
-        warm = _warmed_up(ends, view, job)
-        sent = _replay(ends, options.seconds, options.rate, SHARES)
-        kills = _Kills(stack, options.kill, options.seconds)
+        warm = _warmed_up(ends, view, job, options.seed + 1)
+        sent = _replay(ends, options.seconds, options.rate, {"seed": options.seed, **SHARES})
+        kills = Schedule(options.kill, options.seconds, options.seed)
         with Live(view.render(), console=console, refresh_per_second=2, transient=True) as live:
             while sent.poll() is None:
                 _watch(live, view, job)
-                kills.strike_if_due(view.rows)
+                _strike_if_due(kills, stack, job, view)
         total = warm + _sent_by(sent)
+        if kills.left:
+            raise TimeoutError(f"there was no time to kill {', '.join(kills.left)}: give more --seconds")
         console.print(f"sent {total:,} records; waiting for the last bars to close and comparing every sink")
-        expected = ledger.expected_of(ledger.read_log(KafkaConfig(ends.kafka), RAW), SEMANTICS)
+        expected = ledger.expected_of(ledger.read_log(KafkaConfig(ends.kafka), RAW), SEMANTICS, keep=_KEEP)
         _await_everything(expected, ends, job)
     return _account(total, expected, ends, lake, began)
 
@@ -146,9 +157,9 @@ def _market(ends: Endpoints, lake: str) -> list[str]:
     return [sys.executable, "-m", "beam_pipelines.market", *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def _warmed_up(ends: Endpoints, view: "_View", job: FlinkJob) -> int:
+def _warmed_up(ends: Endpoints, view: "_View", job: FlinkJob, seed: int) -> int:
     """Sends a little and waits until it is through, so that the session does not wait for workers that only start."""
-    count = _sent_by(_replay(ends, 1, 100, {"seed": 2}))
+    count = _sent_by(_replay(ends, 1, 100, {"seed": seed}))
     deadline = time.monotonic() + PATIENCE_S
     while view.counts()[f"table {MARKET_DATA.name}"] == 0 and time.monotonic() < deadline:
         job.check()
@@ -182,21 +193,14 @@ def _replay(ends: Endpoints, seconds: int, rate: int, shares: Mapping[str, float
     )
 
 
-class _Kills:
-    """The kills that were asked for, evenly spread over the session."""
-
-    def __init__(self, stack: Stack, names: Sequence[str], seconds: int) -> None:
-        self._stack, self._names = stack, list(names)
-        self._every = seconds / (len(names) + 1)
-        self._due = time.monotonic() + self._every
-
-    def strike_if_due(self, rows: Callable[[], int]) -> None:
-        """Kills the next one if its time has come, and tells what it cost."""
-        if self._names and time.monotonic() >= self._due:
-            self._due += self._every
-            outage = strike(self._stack, self._names.pop(0), rows)
-            after = f"ready after {outage.ready_s:.1f} s, new rows after {outage.rows_s:.1f} s"
-            console.print(f"  killed {outage.killed} with -9: {after}")
+def _strike_if_due(kills: Schedule, stack: Stack, job: FlinkJob, view: "_View") -> None:
+    """Kills the next one if its time has come, and tells what it cost."""
+    name = kills.take()
+    if name:
+        outage = strike(stack, job, name, view.has_later_than)
+        kills.recovered()
+        after = f"there again after {outage.ready_s:.1f} s, the next tick in the table after {outage.rows_s:.1f} s"
+        console.print(f"  killed {outage.killed} with -9: {after}")
 
 
 class _View:
@@ -208,9 +212,15 @@ class _View:
         self._database: psycopg.Connection | None = None
         self._known: dict[str, int] = {}
         self._last: tuple[float, Mapping[str, int]] = (time.monotonic(), {})
+        self._counted_at = time.monotonic()
+
+    def is_old(self, seconds: float) -> bool:
+        """Whether the last counts are older than this."""
+        return time.monotonic() - self._counted_at > seconds
 
     def counts(self) -> dict[str, int]:
         """How much each place holds."""
+        self._counted_at = time.monotonic()
         for name in (RAW, PROCESSED, DEAD):
             with contextlib.suppress(ck.KafkaException):  # it may have been killed
                 self._known[f"Kafka {name}"] = self._end(name)
@@ -224,6 +234,12 @@ class _View:
         for row in self._asked(query):
             self._known[f"table {table}"] = int(row[0])
         return self._known.get(f"table {table}", 0)
+
+    def has_later_than(self, seconds: float) -> bool:
+        """Whether a tick is in the table whose time is later than this, Unix s; False while it cannot be asked."""
+        later = psycopg.sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE time > to_timestamp({}))")
+        answer = self._asked(later.format(psycopg.sql.Identifier(MARKET_DATA.name), seconds))
+        return bool(answer and answer[0][0])
 
     def render(self) -> Group:
         """Counts, rates and the newest bars."""
@@ -265,23 +281,29 @@ def _watch(live: Live, view: _View, job: FlinkJob) -> None:
     job.check()
     if console.is_terminal:
         live.update(view.render())
-        time.sleep(0.5)
-    else:
-        time.sleep(5)
+    elif view.is_old(PRINT_S):
         console.print("  " + ", ".join(f"{name} {count:,}" for name, count in view.counts().items()))
+    time.sleep(0.5)
 
 
 def _await_everything(expected: ledger.Expected, ends: Endpoints, job: FlinkJob) -> None:
     """Waits until the tables hold as much as they should, and the lake was told that the stream is quiet."""
-    view, deadline = _View(ends), time.monotonic() + PATIENCE_S
+    view, before = _View(ends), -1
     wanted = {MARKET_DATA.name: len(expected.table_ticks), MARKET_BARS.name: len(expected.table_bars)}
-    quiet_since = time.monotonic()
-    while time.monotonic() < deadline:
+    quiet_since = grown_at = time.monotonic()
+    while time.monotonic() - grown_at < PATIENCE_S:
         job.check()
-        complete = all(view.rows(table) >= count for table, count in wanted.items())
+        found = {table: view.rows(table) for table in wanted}
+        if sum(found.values()) > before:
+            before, grown_at = sum(found.values()), time.monotonic()
+        complete = all(found[table] >= count for table, count in wanted.items())
         if complete and time.monotonic() - quiet_since > QUIET_S:
             return
         time.sleep(0.5)
+
+
+_KEEP = hash  # of a row: so that a session of millions can be compared
+_compared = functools.partial(ledger.compare, keep=_KEEP)
 
 
 class _Sink(NamedTuple):
@@ -293,19 +315,19 @@ def _account(sent: int, expected: ledger.Expected, ends: Endpoints, lake: str, b
     """Prints what was sent and what each sink holds; 0 if nothing is missing, surplus or different."""
     kafka = KafkaConfig(ends.kafka)
     sinks = [
-        _Sink(f"Kafka {PROCESSED}", ledger.compare(expected.ticks, ledger.rows_of_topic(kafka, PROCESSED))),
+        _Sink(f"Kafka {PROCESSED}", _compared(expected.ticks, ledger.rows_of_topic(kafka, PROCESSED))),
         _Sink(
             f"Kafka {DEAD}", ledger.compare(expected.dead_letters, ledger.rows_of_topic(kafka, DEAD, dead_letters=True))
         ),
         _Sink(
             f"table {MARKET_DATA.name}",
-            ledger.compare(expected.table_ticks, ledger.rows_of_table(ends.postgres_dsn, MARKET_DATA)),
+            _compared(expected.table_ticks, ledger.rows_of_table(ends.postgres_dsn, MARKET_DATA)),
         ),
         _Sink(
             f"table {MARKET_BARS.name}",
-            ledger.compare(expected.table_bars, ledger.rows_of_table(ends.postgres_dsn, MARKET_BARS)),
+            _compared(expected.table_bars, ledger.rows_of_table(ends.postgres_dsn, MARKET_BARS)),
         ),
-        _Sink(f"lake {lake}", ledger.compare(expected.lake, ledger.rows_of_lake(lake))),
+        _Sink(f"lake {lake}", _compared(expected.lake, ledger.rows_of_lake(lake))),
     ]
     console.print(_sent_table(sent, expected), _sinks_table(sinks), _latency_table(kafka))
     whole = len(expected.lake) + sum(count for reason, count in expected.reasons.items() if reason != "too_late")

@@ -40,6 +40,7 @@ from beam_pipelines.io.lake_state import LATEST, StoredState, find_closing_state
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale, check_timescale
 from beam_pipelines.options import parse
+from beam_pipelines.runners.cluster import check_restored
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.summary import counters_of, summary
@@ -264,10 +265,13 @@ def main(argv: Sequence[str]) -> int:
     pipeline = new_pipeline(beam_options, unbounded)
     build(pipeline, source_of(options, sinks.kafka, prior), semantics, sinks, prior)
     result = pipeline.run()
-    state = _awaited(result)
-    Console().print(summary(counters_of(result), sinks.lake, time.monotonic() - began))
+    state, counters = _awaited(result), counters_of(result)
+    if counters:  # Flink keeps none of a job that was cancelled
+        Console().print(summary(counters, sinks.lake, time.monotonic() - began))
     if state != "DONE":
         print(f"the job ended as {state}", file=sys.stderr)
+    elif unbounded:
+        print("the job was stopped; with --savepoint_path it goes on from the savepoint that was taken then")
     return 0 if state == "DONE" else 1
 
 
@@ -276,6 +280,7 @@ def _awaited(result: beam.runners.runner.PipelineResult) -> str:
     try:
         return str(result.wait_until_finish())
     except RuntimeError as failed:
+        check_restored(str(failed))
         if "JobCancellationException" not in str(failed):
             raise
         return "CANCELLED"

@@ -17,7 +17,8 @@ from apache_beam.options.pipeline_options import (
 from beam_pipelines.command_line import WEEK_MS, whole
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir
-from beam_pipelines.runners.flink import EMBEDDED, cluster_class_path, conf_dir_of_streams, job_server_jar
+from beam_pipelines.runners.cluster import Cluster
+from beam_pipelines.runners.flink import EMBEDDED, conf_dir_of_streams, job_server_jar
 from beam_pipelines.runners.preflight import check_environment, check_files, check_job_endpoint, check_workers
 
 __all__ = ["DIRECT_RUNNER", "FlinkOptions", "is_flink", "new_pipeline", "with_defaults"]
@@ -46,6 +47,7 @@ _FLINK_OPTIONS = {
     "shutdown_sources_after_idle_ms": _Flag(whole(0, WEEK_MS)),
     "state_backend": _Flag(words=("rocksdb", "filesystem")),
     "state_backend_storage_path": _Flag(str),
+    "externalized_checkpoints_enabled": _Flag(),  # without it Beam overlooks the next one
     "retain_externalized_checkpoints_on_cancellation": _Flag(),
     "savepoint_path": _Flag(str),
     "allow_non_restored_state": _Flag(),
@@ -147,7 +149,7 @@ def _check_flink(options: PipelineOptions) -> None:
     if jar and "://" not in jar and not os.path.isfile(jar):
         raise UsageError(f"--flink_job_server_jar={jar} does not exist: correct it, or leave it out for the default")
     if flink.flink_master not in EMBEDDED:
-        cluster_class_path(flink.flink_master)  # raises when nobody answers
+        Cluster(flink.flink_master).class_path()  # raises when nobody answers
         if not portable.environment_type:
             raise UsageError(
                 f"--flink_master={flink.flink_master} needs workers: give --environment_type=EXTERNAL and "
@@ -167,6 +169,9 @@ def _streaming_defaults(options: PipelineOptions) -> None:
         tuning.state_backend_storage_path = (cache_dir() / "flink-local-checkpoints").as_uri()
     if tuning.flink_conf_dir is None and "FLINK_CONF_DIR" not in os.environ:
         tuning.flink_conf_dir = conf_dir_of_streams()
+    # A stream that was cancelled can go on from its last checkpoint; the cluster's own setting does not reach jobs.
+    tuning.externalized_checkpoints_enabled = True
+    tuning.retain_externalized_checkpoints_on_cancellation = True
     if tuning.finish_bundle_before_checkpointing is None:
         tuning.finish_bundle_before_checkpointing = True  # else its output stays in heap and checkpoint
     if tuning.max_bundle_time_mills is None:

@@ -1,18 +1,14 @@
 """Beam's Flink job server, as one small jar that names its class path."""
 
-import http.client
-import json
 import os
 import pathlib
 import shutil
-import urllib.error
-import urllib.request
 
-from beam_pipelines.errors import UsageError
 from beam_pipelines.runners import maven
 from beam_pipelines.runners.cache import cache_dir, locked
+from beam_pipelines.runners.cluster import Cluster
 
-__all__ = ["ADD_OPENS", "EMBEDDED", "cluster_class_path", "conf_dir_of_streams", "job_server_jar", "url_of"]
+__all__ = ["ADD_OPENS", "EMBEDDED", "conf_dir_of_streams", "job_server_jar"]
 
 MAIN_CLASS = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 EMBEDDED = ("[local]", "[auto]", "[collection]")
@@ -73,32 +69,9 @@ def conf_dir_of_streams() -> str:
     return str(folder)
 
 
-def cluster_class_path(flink_master: str) -> list[str]:
-    """The class path of the JobManager at `flink_master`.
-
-    Raises:
-      UsageError: when nobody answers there as a JobManager does.
-    """
-    try:
-        with urllib.request.urlopen(f"{url_of(flink_master)}/jobmanager/environment", timeout=5) as answer:  # noqa: S310
-            class_path: list[str] = json.load(answer)["classpath"]
-    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise UsageError(
-            f"--flink_master={flink_master}: no Flink cluster answers there ({why}): start it or correct host:port"
-        ) from None
-    return class_path
-
-
-def url_of(flink_master: str) -> str:
-    """The URL of a cluster that may be named by host:port alone."""
-    given = flink_master.strip().rstrip("/")
-    return given if given.startswith(("http://", "https://")) else f"http://{given}"
-
-
 def _cluster_has(lib: pathlib.Path, flink_master: str) -> bool:
     """Whether the JobManager's class path holds our jars."""
-    return any(entry.startswith(f"{lib}/") for entry in cluster_class_path(flink_master))
+    return any(entry.startswith(f"{lib}/") for entry in Cluster(flink_master).class_path())
 
 
 def _unstaged(lib: pathlib.Path) -> pathlib.Path:

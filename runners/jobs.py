@@ -1,19 +1,20 @@
 """Streaming jobs on a Flink cluster: launched as programs, watched and cancelled by the cluster's REST interface."""
 
 import contextlib
-import json
 import pathlib
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+import psutil
+
+from beam_pipelines.runners.cluster import Cluster
 
 __all__ = ["FlinkJob", "JobError", "launched"]
 
 _LOG_LINES = 15
 _GRACE_S = 20.0  # for a program to end after its job
-_ENDED = ("CANCELED", "FAILED", "FINISHED")
 
 
 class JobError(Exception):
@@ -31,16 +32,40 @@ class FlinkJob:
     """
 
     def __init__(self, rest: str, name: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
-        self._rest, self._name, self._process, self._log = rest, name, process, log
+        self.cluster = Cluster(rest)
+        self._name, self._process, self._log = name, process, log
+        self._lost = False
 
     def check(self) -> None:
-        """Makes sure that the program still waits for its job.
+        """Makes sure that the program still waits for its job; or, if it was lost, that the job goes on without.
 
         Raises:
           JobError: if it does not.
         """
-        if self._process.poll() is not None:
+        if self._lost:
+            if not self._ids():
+                raise self._failure("did not go on without its program")
+        elif self._process.poll() is not None:
             raise self._failure(f"ended with exit code {self._process.returncode}")
+
+    def ended(self, seconds: float = _GRACE_S) -> int:
+        """The exit code of the program, whose job was ended by somebody.
+
+        Raises:
+          JobError: if it goes on.
+        """
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise self._failure(f"did not end within {seconds:.0f} s") from None
+
+    def lose_program(self) -> None:
+        """Kills the program with all that it started, such as its job server; the job is the cluster's by now."""
+        self._lost = True
+        for child in psutil.Process(self._process.pid).children(recursive=True):
+            child.kill()
+        self._process.kill()
+        self._process.wait()
 
     def await_running(self, seconds: float = 120.0) -> None:
         """Returns when all tasks run.
@@ -62,27 +87,21 @@ class FlinkJob:
     def cancel(self) -> None:
         """Cancels the job and waits for the program's end."""
         for job in self._ids():
-            self._ask(f"jobs/{job}", method="PATCH")
+            self.cluster.cancel(job)
         try:
             self._process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            self.lose_program()
 
     def _runs(self) -> bool:
         jobs = [self._told(job) for job in self._ids()]
         return bool(jobs) and all(vertex["status"] == "RUNNING" for job in jobs for vertex in job["vertices"])
 
     def _ids(self) -> list[str]:
-        jobs = self._ask("jobs/overview")["jobs"]
-        return [job["jid"] for job in jobs if job["name"] == self._name and job["state"] not in _ENDED]
+        return [job.id for job in self.cluster.jobs() if job.name == self._name and job.lives]
 
-    def _told(self, path: str) -> Any:
-        return self._ask(f"jobs/{path}")
-
-    def _ask(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(f"http://{self._rest}/{path}", method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return json.loads(answer.read() or b"{}")
+    def _told(self, job: str) -> Any:
+        return self.cluster.ask(f"jobs/{job}")
 
     def _failure(self, what: str) -> JobError:
         lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]

@@ -12,7 +12,8 @@ import grpc
 from apache_beam.options.pipeline_options import PortableOptions, SetupOptions
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.runners.flink import EMBEDDED, url_of
+from beam_pipelines.runners.cluster import url_of
+from beam_pipelines.runners.flink import EMBEDDED
 
 __all__ = ["check_environment", "check_files", "check_job_endpoint", "check_workers"]
 

@@ -6,16 +6,21 @@ import sys
 
 import pytest
 
-from beam_pipelines.faults import FAULTS
-
 pytestmark = pytest.mark.servers
 
 
-@pytest.mark.timeout(600)
-def test_kill_9_of_any_process_loses_and_doubles_nothing(tmp_path: pathlib.Path) -> None:
-    flags = [f"--kill={','.join(FAULTS)}", "--seconds=60", "--rate=1000", f"--state_dir={tmp_path / 'demo'}"]
+KILLED = (
+    "client",
+    "worker",
+    "taskmanager",
+)  # all of them, at a higher rate: `python -m beam_pipelines.demo --kill=...`
+
+
+@pytest.mark.timeout(600)  # a minute and a half on an idle machine
+def test_kill_9_loses_and_doubles_nothing(tmp_path: pathlib.Path) -> None:
+    flags = [f"--kill={','.join(KILLED)}", "--seconds=32", "--rate=1000", f"--state_dir={tmp_path / 'demo'}"]
     command = [sys.executable, "-m", "beam_pipelines.demo", *flags]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("with -9: ready after") == len(FAULTS)
+    assert done.stdout.count("with -9: there again after") == len(KILLED)
     assert "nothing is missing, doubled or different" in done.stdout

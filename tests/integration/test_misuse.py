@@ -17,7 +17,7 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
-from beam_pipelines import demo, market, replay, stack
+from beam_pipelines import demo, jobs, market, replay, stack
 from beam_pipelines.command_line import Parser
 from beam_pipelines.errors import run_main
 from beam_pipelines.io.postgres import Dsn
@@ -324,7 +324,11 @@ def test_migrate_refuses(refusal: Refusal, line: str, says: str) -> None:
 DEMO = [
     ("--seconds=0", "--seconds: must be a whole number from 1"),
     ("--rate=x", "--rate: must be a whole number from 1"),
-    ("--kill=kafka,redis", "--kill: must be some of worker,workers,taskmanager,kafka,postgres,s3, not 'redis'"),
+    (
+        "--kill=kafka,redis",
+        "--kill: must be some of worker,workers,taskmanager,client,kafka,postgres,s3, not 'redis'",
+    ),
+    ("--seed=x", "--seed: must be a whole number from 0"),
     ("--state_dir=a_file", "a_file is a file: choose another"),
     ("--state_dir=precious", "precious is no stack's folder and is not deleted"),
     ("--keep=1", "--keep: ignored explicit argument '1'"),
@@ -337,6 +341,27 @@ DEMO = [
 def test_demo_refuses(refusal: Refusal, line: str, says: str) -> None:
     assert says in refusal(demo, *split(line))
     assert pathlib.Path("precious", "thesis.txt").read_text() == "all my work"
+
+
+MASTER = f"--flink_master={CLOSED}"
+JOBS = [
+    ("", "the following arguments are required: COMMAND (see --help)"),
+    ("list", "the following arguments are required: --flink_master"),
+    ("list --flink_master=", "--flink_master: is empty"),
+    (f"list {MASTER}", f"{MASTER}: no Flink cluster answers there ([Errno 111] Connection refused): start it"),
+    ("list --flink_master=h:x", "--flink_master=h:x: no Flink cluster answers there (nonnumeric port: 'x')"),
+    (f"saved {MASTER}", f"{MASTER}: no Flink cluster answers there"),
+    (f"cancel {MASTER} some_job", f"{MASTER}: no Flink cluster answers there"),
+    (f"stop {MASTER} --savepoint some_job", f"{MASTER}: no Flink cluster answers there"),
+    (f"stop {MASTER} --savepont=x", "unknown flag or argument --savepont: did you mean --savepoint?"),
+    (f"stop {MASTER} one another", "unknown flag or argument another"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), JOBS)
+def test_jobs_refuses(refusal: Refusal, monkeypatch: pytest.MonkeyPatch, line: str, says: str) -> None:
+    monkeypatch.delenv("FLINK_MASTER", raising=False)
+    assert says in refusal(jobs, *split(line))
 
 
 def flags_of_market() -> list[str]:
@@ -356,8 +381,9 @@ def own_flags(parser: argparse.ArgumentParser) -> list[str]:
         (flags_of_market(), MARKET_VALUES),
         (own_flags(replay._parser()), REPLAY),
         (own_flags(stack._parser()), STACK),
+        (own_flags(jobs._parser()), JOBS),
     ],
-    ids=["market", "replay", "stack"],
+    ids=["market", "replay", "stack", "jobs"],
 )
 def test_no_flag_is_left_out_above(flags: list[str], cases: list[tuple[str, str]]) -> None:
     lines = " ".join(line for line, _ in cases)
@@ -387,6 +413,7 @@ def in_a_process(program: str, *arguments: object, **environment: str) -> str:
         ("market", "--streming", "did you mean --streaming?"),
         ("market", f"{FLINK} --environment_type=EXTERNAL --environment_config={CLOSED}", "no worker pool answers"),
         ("replay", SESSION, f"Kafka at {CLOSED} cannot be reached"),
+        ("jobs", f"list {MASTER}", "no Flink cluster answers there"),
         ("stack", "up --slots=0", "--slots: must be a whole number"),
         ("sql.migrate", f"--timescale_dsn={DSN}", "Connection refused: check --timescale_dsn"),
         ("demo", "--rate=0", "--rate: must be a whole number"),
