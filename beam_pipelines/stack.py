@@ -42,6 +42,7 @@ def _up(options: argparse.Namespace) -> int:
         {name: port for name, port in ports.items() if port is not None},
         options.slots,
         options.timescale,
+        options.checkpoints,
     )
     print(f"starting the servers of {stack.state_dir} (the first time downloads about 250 MB)", flush=True)
     try:
@@ -148,6 +149,8 @@ def _parser() -> Parser:
     up.add_argument(
         "--timescale", action=argparse.BooleanOptionalAction, help="TimescaleDB instead of PostgreSQL (needs Node.js)"
     )
+    kept = "where Flink keeps checkpoints and savepoints, its own folder or the S3 server (folder)"
+    up.add_argument("--checkpoints", choices=Stack.places, help=kept)
     down = commands.add_parser("down", parents=[shared], help="end all servers and whatever they started")
     down.set_defaults(command=_down)
     down.add_argument("--purge", action="store_true", help="delete their data too")

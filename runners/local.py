@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir, locked
 from beam_pipelines.runners.servers.base import Server
-from beam_pipelines.runners.servers.flink import JobManager, TaskManager
+from beam_pipelines.runners.servers.flink import JobManager, TaskManager, checkpoints_on
 from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
@@ -67,9 +67,11 @@ class Stack:
       ports: wanted port numbers by name (`Stack.port_names`); 0 is any; a missing one stays as it was or is chosen.
       slots: task slots of the Flink cluster; as it was, or 2, when missing.
       timescale: TimescaleDB instead of PostgreSQL; as it was, or not, when missing.
+      checkpoints: where Flink keeps them, one of `Stack.places`; as it was, or a folder, when missing.
     """
 
     port_names = ("kafka", "flink", "worker_pool", "postgres", "s3", "jobmanager_metrics", "taskmanager_metrics")
+    places = ("folder", "s3")
 
     def __init__(
         self,
@@ -77,18 +79,21 @@ class Stack:
         ports: Mapping[str, int] | None = None,
         slots: int | None = None,
         timescale: bool | None = None,
+        checkpoints: str | None = None,
     ) -> None:
         self.state_dir = (state_dir or default_state_dir()).absolute()
         self._settings_file = self.state_dir / "stack.json"
         kept = self._kept_settings()
         self._slots = slots or kept.get("slots", SLOTS)
         self._timescale = bool(kept.get("timescale")) if timescale is None else timescale
+        self._checkpoints = checkpoints or kept.get("checkpoints", self.places[0])
         ports = ports or {}
         self.kafka = Kafka(self.state_dir / Kafka.name, ports)
         database = Timescale if self._timescale else Postgres
         self.database: Postgres | Timescale = database(self.state_dir / database.name, ports)
         self.s3 = S3(self.state_dir / S3.name, ports)
-        self.job_manager = JobManager(self.state_dir / JobManager.name, ports)
+        store = checkpoints_on(self.s3) if self._checkpoints == "s3" else None
+        self.job_manager = JobManager(self.state_dir / JobManager.name, ports, store)
         self.task_manager = TaskManager(self.state_dir / TaskManager.name, ports, self.job_manager, self._slots)
         self.worker_pool = WorkerPool(self.state_dir / WorkerPool.name, ports, self.s3.environment)
 
@@ -126,7 +131,7 @@ class Stack:
         for server in self.servers:
             server.provide()
         with locked(self.state_dir / ".lock"):
-            self._settings_file.write_text(json.dumps({"slots": self._slots, "timescale": self._timescale}))
+            self._settings_file.write_text(json.dumps(self._settings()))
             self._stop_other_database()
             with ThreadPoolExecutor(len(self.servers)) as pool:
                 failed = threading.Event()
@@ -169,7 +174,10 @@ class Stack:
         if folder.is_dir():
             other(folder).stop()
 
-    def _kept_settings(self) -> dict[str, int]:
+    def _settings(self) -> dict[str, Any]:
+        return {"slots": self._slots, "timescale": self._timescale, "checkpoints": self._checkpoints}
+
+    def _kept_settings(self) -> dict[str, Any]:
         try:
             kept = json.loads(self._settings_file.read_text())
         except (FileNotFoundError, ValueError):

@@ -7,13 +7,14 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from beam_pipelines.runners import maven
 from beam_pipelines.runners.flink import ADD_OPENS
 from beam_pipelines.runners.servers.base import HOST, Command, Server
+from beam_pipelines.runners.servers.s3 import S3
 
-__all__ = ["JobManager", "TaskManager"]
+__all__ = ["CheckpointStore", "JobManager", "TaskManager", "checkpoints_on"]
 
 JOB_MANAGER_CLASS = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 TASK_MANAGER_CLASS = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
@@ -32,7 +33,6 @@ SHARED = {
     "classloader.check-leaked-classloader": False,
     "state.backend.type": "rocksdb",
     "state.backend.incremental": True,
-    "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION",
     # For bounded jobs, which end when they fail for good; streams ask for more themselves.
     "restart-strategy.type": "fixed-delay",
     "restart-strategy.fixed-delay.attempts": 3,
@@ -46,12 +46,28 @@ SHARED = {
 }
 
 
+class CheckpointStore(NamedTuple):
+    """Where a cluster keeps checkpoints and savepoints, and what its processes need to reach it."""
+
+    url: str
+    settings: Mapping[str, object] = {}
+    environment: Mapping[str, str] = {}  # for keys: a configuration is shown on the web page
+    plugin: str | None = None  # the pom of the file system that Flink is to load
+
+
+def checkpoints_on(s3: S3) -> CheckpointStore:
+    """The store in the bucket of a server."""
+    settings = {"s3.endpoint": s3.endpoint, "s3.path.style.access": True}
+    return CheckpointStore(f"s3://{s3.bucket}/flink", settings, s3.environment, "flink-s3")
+
+
 class JobManager(Server):
     """Takes the jobs, at `address("flink")`, which also serves the web page.
 
     Args:
-      folder: where it keeps everything, checkpoints and savepoints too.
+      folder: where it keeps everything.
       ports: as for every server.
+      store: of checkpoints and savepoints; by default its folder.
     """
 
     name = "jobmanager"
@@ -62,10 +78,15 @@ class JobManager(Server):
         "jobmanager_metrics": 9249,
     }
 
+    def __init__(
+        self, folder: pathlib.Path, ports: Mapping[str, int] | None = None, store: CheckpointStore | None = None
+    ) -> None:
+        super().__init__(folder, ports)
+        self.store = store or CheckpointStore(self.folder.as_uri())
+
     def provide(self) -> None:
         """Downloads Flink's jars."""
-        maven.java()
-        maven.resolve("flink")
+        provide_flink(self.store)
 
     def prepare(self) -> Command:
         """Writes the configuration."""
@@ -79,7 +100,7 @@ class JobManager(Server):
                 "rest.bind-port": self.ports["flink"],
             },
         )
-        return java_command(self, JOB_MANAGER_CLASS, ["-Xms256m", "-Xmx768m"])
+        return java_command(self, self.store, JOB_MANAGER_CLASS, ["-Xms256m", "-Xmx768m"])
 
     def ready(self) -> bool:
         """Whether it answers."""
@@ -90,8 +111,9 @@ class JobManager(Server):
         """What the TaskManagers must be told too."""
         return {
             "jobmanager.rpc.port": self.ports["flink_rpc"],
-            "state.checkpoints.dir": (self.folder / "checkpoints").as_uri(),
-            "state.savepoints.dir": (self.folder / "savepoints").as_uri(),
+            "state.checkpoints.dir": f"{self.store.url}/checkpoints",
+            "state.savepoints.dir": f"{self.store.url}/savepoints",
+            **self.store.settings,
         }
 
     def get(self, path: str) -> Any:
@@ -126,8 +148,7 @@ class TaskManager(Server):
 
     def provide(self) -> None:
         """Downloads Flink's jars."""
-        maven.java()
-        maven.resolve("flink")
+        provide_flink(self._job_manager.store)
 
     def prepare(self) -> Command:
         """Writes the configuration."""
@@ -161,7 +182,7 @@ class TaskManager(Server):
             f"-XX:MaxDirectMemorySize={FRAMEWORK_DIRECT + NETWORK}m",
             f"-XX:MaxMetaspaceSize={METASPACE}m",
         ]
-        return java_command(self, TASK_MANAGER_CLASS, memory)
+        return java_command(self, self._job_manager.store, TASK_MANAGER_CLASS, memory)
 
     def ready(self) -> bool:
         """Whether its slots are known to the JobManager."""
@@ -181,13 +202,35 @@ def write_configuration(folder: pathlib.Path, settings: Mapping[str, object]) ->
     (folder / "conf" / "config.yaml").write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in lines))
 
 
-def java_command(server: Server, main_class: str, memory: list[str]) -> Command:
+def provide_flink(store: CheckpointStore) -> None:
+    """Downloads the jars."""
+    maven.java()
+    maven.resolve("flink")
+    if store.plugin:
+        maven.resolve(store.plugin)
+
+
+def java_command(server: Server, store: CheckpointStore, main_class: str, memory: list[str]) -> Command:
     """How a Flink process is run."""
     logging = [f"-Dorg.slf4j.simpleLogger.{key}" for key in ("showDateTime=true", "dateTimeFormat=HH:mm:ss.SSS")]
     opens = [f"--add-opens={package}=ALL-UNNAMED" for package in ADD_OPENS]
     options = [*memory, *opens, *logging, f"-Dlog.file={server.log}"]  # log.file: for the web page
     class_path = f"{maven.resolve('flink')}/*"
     conf = str(server.folder / "conf")
-    # RocksDB allocates from many threads: with an arena of glibc's for each, the process grows though nothing leaks.
-    environment = {"MALLOC_ARENA_MAX": "2"}
+    environment = {
+        # RocksDB allocates from many threads: with an arena of glibc's for each, it grows though nothing leaks.
+        "MALLOC_ARENA_MAX": "2",
+        "FLINK_PLUGINS_DIR": str(plugins(server.folder, store)),
+        **store.environment,
+    }
     return Command([maven.java(), *options, "-cp", class_path, main_class, "--configDir", conf], environment)
+
+
+def plugins(server: pathlib.Path, store: CheckpointStore) -> pathlib.Path:
+    """The folder from which Flink loads file systems, each with a class loader of its own."""
+    folder = server / "plugins"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if store.plugin:
+        (folder / store.plugin).symlink_to(maven.resolve(store.plugin))
+    return folder

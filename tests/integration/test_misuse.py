@@ -281,6 +281,7 @@ STACK = [
     ),
     ("up --kafka_prt=1", "unknown flag or argument --kafka_prt: did you mean --kafka_port?"),
     ("up --slots=0", "--slots: must be a whole number from 1 to 64, not '0'"),
+    ("up --checkpoints=disk", "--checkpoints: invalid choice: 'disk' (choose from"),
     ("up --timescale=1", "ignored explicit argument '1'"),
     ("up --state_dir=/proc/x", "--state_dir=/proc/x cannot be made (No such file or directory)"),
     ("up --state_dir=a_file/x", "a_file is a file: choose another"),

@@ -14,6 +14,8 @@ import pytest
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.flink import job_server_jar
+from beam_pipelines.runners.servers.flink import JobManager, TaskManager, checkpoints_on
+from tests.conftest import FlinkCluster, on_any_port, started
 
 pytestmark = pytest.mark.servers
 
@@ -64,35 +66,57 @@ def test_an_unreachable_cluster_is_named() -> None:
 
 
 @pytest.fixture
-def streaming_job(flink_cluster: Any) -> Iterator[str]:
+def cluster_on_s3(
+    tmp_path: pathlib.Path, s3_server: Any, flink_cluster: FlinkCluster, reaper: None
+) -> Iterator[FlinkCluster]:
+    """A cluster that keeps its checkpoints on an S3 server."""
+    job_manager = on_any_port(JobManager, tmp_path / "jobmanager", checkpoints_on(s3_server))
+    task_manager = on_any_port(TaskManager, tmp_path / "taskmanager", job_manager)
+    job_manager.provide()
+    with started(job_manager, task_manager):
+        yield FlinkCluster(job_manager, task_manager, flink_cluster.workers)
+
+
+@pytest.fixture(params=["flink_cluster", "cluster_on_s3"])
+def cluster(request: pytest.FixtureRequest) -> FlinkCluster:
+    found: FlinkCluster = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def streaming_job(cluster: FlinkCluster) -> Iterator[str]:
     """The id of a running job with keyed state and checkpoints every second."""
-    known = {job["jid"] for job in flink_cluster.job_manager.get("jobs/overview")["jobs"]}
-    command = [sys.executable, HERE / "streaming_job.py", *flink_cluster.arguments]
+    known = {job["jid"] for job in cluster.job_manager.get("jobs/overview")["jobs"]}
+    command = [sys.executable, HERE / "streaming_job.py", *cluster.arguments]
     client = subprocess.Popen([*command, "--checkpointing_interval=1000", "--parallelism=2"], stderr=subprocess.DEVNULL)
 
     def started() -> str | None:
-        jobs = flink_cluster.job_manager.get("jobs/overview")["jobs"]
+        jobs = cluster.job_manager.get("jobs/overview")["jobs"]
         return next((job["jid"] for job in jobs if job["jid"] not in known), None)
 
     job = eventually(started)
     yield job
-    url = f"http://{flink_cluster.rest}/jobs/{job}?mode=cancel"
+    url = f"http://{cluster.rest}/jobs/{job}?mode=cancel"
     urllib.request.urlopen(urllib.request.Request(url, method="PATCH"))
-    eventually(lambda: flink_cluster.job_manager.get(f"jobs/{job}")["state"] == "CANCELED")
+    eventually(lambda: cluster.job_manager.get(f"jobs/{job}")["state"] == "CANCELED")
     client.wait(30)
 
 
 def test_a_streaming_job_takes_checkpoints_and_outlives_a_killed_task_manager(
-    flink_cluster: Any, streaming_job: str
+    cluster: FlinkCluster, streaming_job: str
 ) -> None:
+    def told() -> Any:
+        return cluster.job_manager.get(f"jobs/{streaming_job}/checkpoints") or {}
+
     def counts() -> Any:
-        told = flink_cluster.job_manager.get(f"jobs/{streaming_job}/checkpoints") or {}
-        return told.get("counts") or {"completed": 0, "restored": 0}  # a job that only begins has none
+        return told().get("counts") or {"completed": 0, "restored": 0}  # a job that only begins has none
 
     eventually(lambda: counts()["completed"] >= 2)
-    os.kill(flink_cluster.task_manager.process.pid, signal.SIGKILL)
-    os.waitpid(flink_cluster.task_manager.process.pid, 0)
-    flink_cluster.task_manager.start()
+    assert told()["latest"]["completed"]["external_path"].startswith(cluster.job_manager.store.url.replace("///", "/"))
+    assert cluster.task_manager.process is not None
+    os.kill(cluster.task_manager.process.pid, signal.SIGKILL)
+    os.waitpid(cluster.task_manager.process.pid, 0)
+    cluster.task_manager.start()
     eventually(lambda: counts()["restored"] == 1)
     completed = counts()["completed"]
     eventually(lambda: counts()["completed"] > completed)
