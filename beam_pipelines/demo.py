@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from rich.table import Table
 
 from beam_pipelines import ledger
 from beam_pipelines.command_line import Parser, folder, whole
-from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.errors import run_main
 from beam_pipelines.faults import FAULTS, Schedule, strike
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
@@ -123,14 +124,16 @@ def _demonstrate(options: argparse.Namespace, stack: Stack, ends: Endpoints, beg
         took = time.monotonic() - began
         console.print(f"  the market stream runs on Flink after {took:.0f} s; its log: {folder / 'market.log'}")
         view = _View(ends)
-        warm = _warmed_up(ends, view, job, options.seed + 1)
-        sent = _replay(ends, options.seconds, options.rate, {"seed": options.seed, **SHARES})
+        said = folder / "replay.log"
+        warm = _warmed_up(_Replay(ends, said, 100, 1, {"seed": options.seed + 1}), view, job)
+        made = {"seed": options.seed, **SHARES}
+        session = _Replay(ends, said, options.rate * options.seconds, options.seconds, made)
         kills = Schedule(options.kill, options.seconds, options.seed)
         with Live(view.render(), console=console, refresh_per_second=2, transient=True) as live:
-            while sent.poll() is None:
+            while session.lives:
                 _watch(live, view, job)
                 _strike_if_due(kills, stack, job, view)
-        total = warm + _sent_by(sent)
+        total = warm + session.sent()
         if kills.left:
             raise TimeoutError(f"there was no time to kill {', '.join(kills.left)}: give more --seconds")
         console.print(f"sent {total:,} records; waiting for the last bars to close and comparing every sink")
@@ -157,9 +160,9 @@ def _market(ends: Endpoints, lake: str) -> list[str]:
     return [sys.executable, "-m", "beam_pipelines.market", *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def _warmed_up(ends: Endpoints, view: "_View", job: FlinkJob, seed: int) -> int:
-    """Sends a little and waits until it is through, so that the session does not wait for workers that only start."""
-    count = _sent_by(_replay(ends, 1, 100, {"seed": seed}))
+def _warmed_up(little: "_Replay", view: "_View", job: FlinkJob) -> int:
+    """Waits until a little is through, so that the session does not wait for workers that only start."""
+    count = little.sent()
     deadline = time.monotonic() + PATIENCE_S
     while view.counts()[f"table {MARKET_DATA.name}"] == 0 and time.monotonic() < deadline:
         job.check()
@@ -167,30 +170,53 @@ def _warmed_up(ends: Endpoints, view: "_View", job: FlinkJob, seed: int) -> int:
     return count
 
 
-def _sent_by(replay: subprocess.Popen[str]) -> int:
-    """How many records a replay sent, once it ends."""
-    summary = replay.communicate()[0]
-    if replay.returncode:
-        raise UsageError(f"the replay failed with exit code {replay.returncode}: see its message above")
-    return int(json.loads(summary)["sent"])
+class _Replay:
+    """Sends a session at real speed, as of now.
 
+    Args:
+      ends: where to.
+      log: where its complaints go.
+      ticks: how many.
+      seconds: how long.
+      shares: what else it is made of.
+    """
 
-def _replay(ends: Endpoints, seconds: int, rate: int, shares: Mapping[str, float]) -> subprocess.Popen[str]:
-    """Sends a session at real speed, as of now."""
-    flags = {
-        "bootstrap_servers": ends.kafka,
-        "topic": RAW,
-        "duration_seconds": seconds,
-        "ticks": seconds * rate,
-        "symbols": 200,
-        "allowed_lateness_ms": MEANING["allowed_lateness_ms"],
-        "speed": "real",
-        **shares,
-    }
-    command = [sys.executable, "-m", "beam_pipelines.replay", *(f"--{name}={value}" for name, value in flags.items())]
-    return subprocess.Popen(
-        [*command, "--restamp", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    def __init__(
+        self, ends: Endpoints, log: pathlib.Path, ticks: int, seconds: int, shares: Mapping[str, float]
+    ) -> None:
+        flags = {
+            "bootstrap_servers": ends.kafka,
+            "topic": RAW,
+            "duration_seconds": seconds,
+            "ticks": ticks,
+            "symbols": 200,
+            "allowed_lateness_ms": MEANING["allowed_lateness_ms"],
+            "speed": "real",
+            **shares,
+        }
+        command = [sys.executable, "-m", "beam_pipelines.replay", *(f"--{name}={flags[name]}" for name in flags)]
+        self._log = log
+        with log.open("a") as complaints:
+            self._process = subprocess.Popen(
+                [*command, "--restamp", "--json"], stdout=subprocess.PIPE, stderr=complaints, text=True
+            )
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def sent(self) -> int:
+        """How many records it sent, once it ends.
+
+        Raises:
+          JobError: if it failed.
+        """
+        summary = self._process.communicate()[0]
+        if self._process.returncode:
+            lines = self._log.read_text(errors="replace").splitlines() or [""]
+            raise JobError(f"the replay ended with exit code {self._process.returncode}; {self._log}: {lines[-1]}")
+        return int(json.loads(summary)["sent"])
 
 
 def _strike_if_due(kills: Schedule, stack: Stack, job: FlinkJob, view: "_View") -> None:
