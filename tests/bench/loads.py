@@ -15,7 +15,7 @@ BAR_MS, DISORDER_MS, CLOCK_BEHIND_MS = 60_000, 900, 1000
 
 
 class Load:
-    """A new topic with JSON ticks of 150 B; what is held back is in it, but in a transaction.
+    """A new topic with JSON ticks of 150 B, keyed by symbol; what is held back is in it, but in a transaction.
 
     Args:
       bootstrap_servers: of Kafka.
@@ -61,11 +61,11 @@ class Load:
     def _send(self, first: int, last: int) -> None:
         self._producer.begin_transaction()
         for start in range(first, last, PIECE):
-            for partition, values in self._values(start, min(start + PIECE, last)):
-                self._produce([{"value": value} for value in values], partition)
+            for partition, messages in self._messages(start, min(start + PIECE, last)):
+                self._produce(messages, partition)
         self._producer.flush()
 
-    def _values(self, first: int, last: int) -> Iterator[tuple[int, list[str]]]:
+    def _messages(self, first: int, last: int) -> Iterator[tuple[int, list[dict[str, object]]]]:
         chance = np.random.default_rng(first)
         symbol = chance.integers(0, self._symbols, last - first)
         time = START_MS + np.arange(first, last) * 1000 // self._rate - chance.integers(0, DISORDER_MS, last - first)
@@ -79,9 +79,12 @@ class Load:
             yield (
                 partition,
                 [
-                    f'{{"symbol":"S{s:05d}","timestamp":{t},"price":{c / 100},"volume":{c % 900 + 100},'
-                    f'"bid":{(c - 1) / 100},'
-                    f'"ask":{(c + 1) / 100},"bid_size":{c % 7 + 1},"ask_size":{c % 9 + 1},"source":"bench"}}'
+                    {
+                        "key": f"S{s:05d}",
+                        "value": f'{{"symbol":"S{s:05d}","timestamp":{t},"price":{c / 100},"volume":{c % 900 + 100},'
+                        f'"bid":{(c - 1) / 100},"ask":{(c + 1) / 100},"bid_size":{c % 7 + 1},"ask_size":{c % 9 + 1},'
+                        '"source":"bench"}',
+                    }
                     for s, t, c in rows
                 ],
             )

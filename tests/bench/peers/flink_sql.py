@@ -25,14 +25,16 @@ CREATE TABLE ticks (
 )"""
 BARS = """
 CREATE TABLE bars (
-  symbol STRING, start BIGINT, `open` DOUBLE, high DOUBLE, low DOUBLE, `close` DOUBLE, volume BIGINT, vwap DOUBLE,
+  symbol STRING, start_ms BIGINT, `open` DOUBLE, high DOUBLE, low DOUBLE, `close` DOUBLE, volume BIGINT, vwap DOUBLE,
   trade_count BIGINT
 ) WITH ('connector' = 'filesystem', 'format' = 'csv', 'path' = 'file://{folder}')"""
 # FIRST_VALUE goes by arrival, not by time, and a Top-N a window costs another pass and a join.  So place and price are
-# packed in one number: time in the minute (16 bits), offset (24 bits), cents (23 bits); its least is the open.
+# packed in one number: time in the minute (16 bits), offset (24 bits), cents (23 bits); its least is the open.  MOD has
+# the type of its divisor.
 PLACE = """
 CREATE TEMPORARY VIEW placed AS SELECT *,
-  (MOD(`timestamp`, 60000) * 16777216 + MOD(`offset`, 16777216)) * 8388608 + CAST(ROUND(price * 100) AS BIGINT) AS place
+  (CAST(MOD(`timestamp`, 60000) AS BIGINT) * 16777216 + MOD(`offset`, 16777216)) * 8388608
+    + CAST(ROUND(price * 100) AS BIGINT) AS place
 FROM ticks"""
 INSERT = """
 INSERT INTO bars SELECT
@@ -42,6 +44,10 @@ INSERT INTO bars SELECT
   SUM(volume), SUM(price * volume) / SUM(volume), COUNT(*)
 FROM TABLE(TUMBLE(TABLE placed, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
 GROUP BY symbol, window_start, window_end"""
+
+
+RUNTIME = ("flink-table-[acr]*", "flink-connector-[bfk]*", "flink-c[es]*", "flink-json*", "kafka-clients*")
+"""The jars that the cluster does not have and the tasks need; the planner's are for the client only."""
 
 
 def jvm_of(cluster: pathlib.Path, sql: pathlib.Path) -> JavaGateway:
@@ -54,7 +60,7 @@ def jvm_of(cluster: pathlib.Path, sql: pathlib.Path) -> JavaGateway:
 
 def settings(sql: pathlib.Path, topic: str) -> dict[str, str]:
     host, _, port = os.environ["FLINK_MASTER"].rpartition(":")
-    jars = [*sql.glob("flink-table-[acr]*"), *sql.glob("flink-c*"), *sql.glob("flink-json*"), *sql.glob("kafka-*")]
+    jars = (jar for pattern in RUNTIME for jar in sql.glob(pattern))
     return {
         "execution.target": "remote",
         "rest.address": host,

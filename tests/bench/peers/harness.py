@@ -43,7 +43,12 @@ PEERS = (
     Peer("confluent-kafka + orjson, one tuned script", "orjson_script"),
     Peer("confluent-kafka poll() + json, the script people write", "json_script"),
     Peer("Flink SQL 1.19", "flink_sql", on_cluster=True),
-    Peer("Bytewax 0.21", "bytewax_flow", requirements=("bytewax==0.21.1", "confluent-kafka==2.16.1")),
+    Peer(
+        "Bytewax 0.21, a tenth of the ticks",
+        "bytewax_flow",
+        slow=True,
+        requirements=("bytewax==0.21.1", "confluent-kafka==2.16.1"),
+    ),
     Peer("Quix Streams 3.28, a tenth of the ticks", "quix_flow", slow=True, requirements=("quixstreams==3.28.1",)),
     Peer("Beam, an element per tick, on Flink, a tenth of the ticks", "beam_elements", slow=True, on_cluster=True),
 )
