@@ -20,6 +20,7 @@ from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Column, Table
 from beam_pipelines.transforms.advance import FOREVER, Semantics, provisional
 from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
+from beam_pipelines.transforms.copies import with_origin
 from beam_pipelines.transforms.enrich import Step, take_step
 from beam_pipelines.transforms.messages import processed_messages, rounded
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
@@ -124,11 +125,11 @@ def expected_of(
     for raw in log:
         state = states.setdefault(span_of(raw).partition, PartitionState(semantics.bar_ms, prior))
         step = take_step(state, raw, semantics)
-        duplicates += step.duplicates
+        duplicates += step.dropped["duplicates"]
         _collect(expected, step, keep)
     for state in states.values():
         rest = provisional(state, FOREVER, NEVER, semantics)
-        _collect(expected, Step(rest.ticks, rest.bars, None, rest.ticks.slice(0, 0), 0, 0, []), keep)
+        _collect(expected, Step(rest.ticks, rest.bars, None, rest.ticks.slice(0, 0), {}, []), keep)
     return expected._replace(duplicates=duplicates)
 
 
@@ -208,13 +209,14 @@ class Record(NamedTuple):
 
 
 def read_log(config: KafkaConfig, topic: str) -> Iterator[pa.RecordBatch]:
-    """A topic from its beginning to its present end: RAW batches with spans."""
+    """A topic from its beginning to its present end: COPIES batches with spans."""
     for partition, records in itertools.groupby(records_of(config, topic), lambda record: record.partition):
         while part := list(itertools.islice(records, _BATCH)):
             columns = ([getattr(record, name) for record in part] for name in ("offset", "time_ms", "key", "value"))
             arrays = [pa.array(values, field.type) for values, field in zip(columns, RAW, strict=True)]
-            span = Span(topic, partition, part[0].offset, part[-1].offset + 1)
-            yield with_span(pa.RecordBatch.from_arrays(arrays, schema=RAW), span)
+            raw = pa.RecordBatch.from_arrays(arrays, schema=RAW)
+            copies = with_origin(raw, [record.headers.get("copied_from") for record in part])
+            yield with_span(copies, Span(topic, partition, part[0].offset, part[-1].offset + 1))
 
 
 def records_of(config: KafkaConfig, topic: str) -> Iterator[Record]:

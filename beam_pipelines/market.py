@@ -5,6 +5,7 @@
                                      ├─ valid ──▶ lake market-data/
                                      └─ rejects ▶ Kafka dead-letters, lake dead-letter/
 
+With --repartition the raw topic is first copied, by the same job, to one that is keyed by symbol, and that is read.
 Without a flag it is the embedded default: a simulated session on the DirectRunner, into ./lake.
 """
 
@@ -13,6 +14,7 @@ import dataclasses
 import datetime
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,10 +40,12 @@ from beam_pipelines.io.lake_objects import MARKET_DATA as MARKET_DATA_LAYOUT
 from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.lake_state import LATEST, StoredState, find_closing_state
 from beam_pipelines.io.objects import objects_in
+from beam_pipelines.io.repartition import CopyBySymbol, by_symbol, likeness_of
 from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale, check_timescale
 from beam_pipelines.options import parse
 from beam_pipelines.runners.cluster import check_restored
 from beam_pipelines.runners.defaults import new_pipeline
+from beam_pipelines.sending import ensure_topic
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.summary import counters_of, summary
 from beam_pipelines.tick_files import check_file, raw_batches_from_file
@@ -86,6 +90,8 @@ def _add_source(flag: Callable[..., object]) -> None:
     flag("--start", type=_start, help=where)
     state = "begin with the lake's closing state of a day, 2024-01-31 or latest: older ticks are counted, not used"
     flag("--start_state", type=_day, help=state)
+    copy = "the topic is not keyed by symbol: copy it to TOPIC-by-symbol, and read that; with --bounded only read that"
+    flag("--repartition", action="store_true", help=copy)
     flag("--bounded", action="store_true", help="stop at the topic's present end")
     flag("--ticks", type=whole(1, 10**7), default=100_000, help="ticks of the simulated session (%(default)s)")
     flag("--seed", type=whole(0, 2**63 - 1), default=1, help="seed of the simulated session (%(default)s)")
@@ -128,6 +134,7 @@ class Source(NamedTuple):
 
     read: beam.PTransform
     records: Records | None = None
+    copy: CopyBySymbol | None = None  # makes the log that is read
 
 
 class Sinks(NamedTuple):
@@ -146,6 +153,8 @@ def build(
     pipeline: beam.Pipeline, source: Source, semantics: Semantics, sinks: Sinks, prior: StoredState | None = None
 ) -> Enriched:
     """The whole graph; gives the enriched outputs for tests to look at."""
+    if source.copy:
+        pipeline | "Repartition" >> source.copy
     enrich = EnrichTicks(semantics, source.records, prior.load if prior else None)
     market = pipeline | "Read" >> source.read | "Enrich" >> enrich
     dead_letters = [market.dead_letters]
@@ -177,13 +186,24 @@ def source_of(options: argparse.Namespace, kafka: KafkaConfig | None, prior: Sto
     if options.input:
         return Source(ReadBatches(lambda: raw_batches_from_file(pathlib.Path(options.input), PARTITIONS)))
     if kafka and options.bounded:
-        return Source(ReadFromKafka(options.topic, kafka, start, bounded=True))
+        return Source(ReadFromKafka(read_topic(options), kafka, start, bounded=True))
+    pace = Pace(idle_ms=options.idle_ms)
+    if kafka and options.repartition:
+        ensure_topic(kafka, by_symbol(options.topic), *likeness_of(kafka, options.topic))
+        copied = follow_kafka(by_symbol(options.topic), kafka, "earliest", pace)  # what is copied again is dropped
+        return Source(copied, copied.records, CopyBySymbol(options.topic, kafka, start, pace))
     if kafka:
-        topic = follow_kafka(options.topic, kafka, start, Pace(idle_ms=options.idle_ms))
+        topic = follow_kafka(options.topic, kafka, start, pace)
         return Source(topic, topic.records)
     session = Session(seed=options.seed, ticks=options.ticks)
     name = f"simulated-{options.seed}-{options.ticks}"  # names the lake's objects: another session is another log
     return Source(ReadBatches(lambda: raw_batches(session, PARTITIONS, topic=name)))
+
+
+def read_topic(options: argparse.Namespace) -> str:
+    """The topic whose records become ticks."""
+    topic: str = options.topic
+    return by_symbol(topic) if options.repartition else topic
 
 
 def _start_after(prior: StoredState | None, max_future_ms: int) -> str:
@@ -215,7 +235,7 @@ def sinks_of(options: argparse.Namespace) -> Sinks:
     lake = options.lake or (None if kafka else "./lake")  # without Kafka the lake is where dead letters go
     seconds = options.lake_slot_seconds or (300 if kafka and not options.input else 3600)
     layout = dataclasses.replace(MARKET_DATA_LAYOUT, slot_ms=seconds * 1000, compression=options.lake_compression)
-    return Sinks(kafka, options.processed_topic, options.dead_letter_topic, options.topic, dsn, lake, layout)
+    return Sinks(kafka, options.processed_topic, options.dead_letter_topic, read_topic(options), dsn, lake, layout)
 
 
 def prior_of(options: argparse.Namespace, sinks: Sinks) -> StoredState | None:
@@ -237,17 +257,20 @@ def check(options: argparse.Namespace, sinks: Sinks) -> None:
     """
     if options.start_state and not sinks.lake:
         raise UsageError(f"--start_state={options.start_state} is read from the lake: name it with --lake")
+    if options.repartition and (options.input or not sinks.kafka):
+        raise UsageError("--repartition is for a topic: name Kafka with --bootstrap_servers, and leave --input out")
     if options.input:
         check_file(options.input)
     if sinks.kafka:
-        raw = [] if options.input else [options.topic]
-        topics = [*raw, sinks.processed_topic, sinks.dead_letter_topic]
+        raw = [] if options.input else sorted({options.topic, read_topic(options)})
+        written = [sinks.processed_topic, sinks.dead_letter_topic]
+        topics = [*raw, *written]
         if len(set(topics)) < len(topics):
             raise UsageError(
                 f"--topic, --processed_topic and --dead_letter_topic must differ, not {', '.join(topics)}: "
                 "the stream would read what it writes"
             )
-        check_kafka(sinks.kafka, *topics)
+        check_kafka(sinks.kafka, *(raw[-1:] if options.bounded else raw[:1]), *written)  # a copy is yet to be made
     if sinks.timescale_dsn:
         check_timescale(sinks.timescale_dsn, [MARKET_DATA, MARKET_BARS])
     if sinks.lake:
@@ -264,8 +287,14 @@ def main(argv: Sequence[str]) -> int:
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
     build(pipeline, source_of(options, sinks.kafka, prior), semantics, sinks, prior)
-    result = pipeline.run()
-    state, counters = _awaited(result), counters_of(result)
+    try:
+        result = pipeline.run()
+        state, counters = _awaited(result), counters_of(result)
+    except Exception as failed:
+        mistake = mistake_in(failed)
+        if mistake:
+            raise mistake from failed
+        raise
     if counters:  # Flink keeps none of a job that was cancelled
         Console().print(summary(counters, sinks.lake, time.monotonic() - began))
     if state != "DONE":
@@ -273,6 +302,12 @@ def main(argv: Sequence[str]) -> int:
     elif unbounded:
         print("the job was stopped; with --savepoint_path it goes on from the savepoint that was taken then")
     return 0 if state == "DONE" else 1
+
+
+def mistake_in(failed: Exception) -> UsageError | None:
+    """What a worker found that only the user can mend: runners pass on no more of an exception than its text."""
+    found = re.search(r"\bUsageError: (.+?)(?: \[while running|\n|$)", f"{type(failed).__name__}: {failed}")
+    return UsageError(found.group(1)) if found else None
 
 
 def _awaited(result: beam.runners.runner.PipelineResult) -> str:

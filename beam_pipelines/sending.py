@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import confluent_kafka as ck
@@ -151,8 +152,10 @@ def paced(
         reached = int(times[-1]) if len(times) else reached
 
 
-def ensure_topic(config: KafkaConfig, topic: str, partitions: int) -> None:
-    """Creates the topic where it is missing; one that exists stays as it is.
+def ensure_topic(
+    config: KafkaConfig, topic: str, partitions: int, settings: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Creates the topic, with some settings of its own, where it is missing; one that exists stays as it is.
 
     Raises:
       UsageError: if Kafka cannot be reached or refuses.
@@ -160,7 +163,7 @@ def ensure_topic(config: KafkaConfig, topic: str, partitions: int) -> None:
     check_kafka(config)
     admin = config.admin()  # must outlive its answer
     try:
-        admin.create_topics([NewTopic(topic, partitions)])[topic].result(10)
+        admin.create_topics([NewTopic(topic, partitions, config=dict(settings))])[topic].result(10)
     except ck.KafkaException as refused:
         error = refused.args[0]
         if error.code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:

@@ -13,6 +13,7 @@ _MARKET = {
     "ticks": "enriched ticks",
     "late": "  of them late",
     "duplicates": "duplicates, dropped",
+    "repeated_copies": "copies written again, dropped",
     "before_begin": "ticks of days closed before, dropped",
     "bars": "bars, revisions included",
 }

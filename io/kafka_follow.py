@@ -32,7 +32,7 @@ from beam_pipelines.io.kafka_offsets import Log, ask_description, description_of
 from beam_pipelines.io.kafka_tail import BATCH_BYTES, KafkaReadError, Tail, TailPool, raw_batch
 from beam_pipelines.transforms.batches import PLACE_CODER, Place, Span, span_of, with_span
 
-__all__ = ["USUAL_PACE", "FollowTopic", "Follower", "Pace", "Poll"]
+__all__ = ["USUAL_PACE", "FollowTopic", "Follower", "Pace", "Poll", "recreated"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class _PartitionsDoFn(beam.DoFn):
             _LOG.warning("the partitions of topic %s are not known now: %s", self._topic, failed.args[0].str())
             return
         if topic.topic_id != self._topic_id:
-            raise _recreated(self._topic)
+            raise recreated(self._topic)
         self._partitions = topic.partitions
 
 
@@ -197,7 +197,7 @@ class Follower:
         """
         offset, log_id = place
         if log_id != self.log_id:
-            raise _recreated(self._topic)
+            raise recreated(self._topic)
         with self._tail(partition) as tail:
             yield from self._next(tail, offset)
 
@@ -284,7 +284,8 @@ class _PollDoFn(beam.DoFn):
                 yield partition, batch
 
 
-def _recreated(topic: str) -> KafkaReadError:
+def recreated(topic: str) -> KafkaReadError:
+    """What to raise where a topic is not the one that the job began with."""
     return KafkaReadError(
         f"topic {topic} was deleted and created again since the job began, so its offsets mean other records: "
         "start the job without its old state"

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from beam_pipelines.io.kafka_config import ErrorLog, KafkaConfig
 from beam_pipelines.transforms.batches import RAW, Span, with_span
+from beam_pipelines.transforms.copies import with_origin
 
-__all__ = ["BATCH_BYTES", "KafkaReadError", "Tail", "TailPool", "raw_batch"]
+__all__ = ["BATCH_BYTES", "BY_SYMBOL", "KafkaReadError", "Tail", "TailPool", "raw_batch"]
 
 _GONE = {  # codes of a topic or partition that is not there any more
     ck.KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -33,6 +34,8 @@ _PASSING = {  # codes that librdkafka itself recovers from
     ck.KafkaError.KAFKA_STORAGE_ERROR,
 }
 _ASK_TIMEOUT = 1.0  # s: the questions are asked from within bundles
+BY_SYMBOL = "-by-symbol"
+"""How the names of topics end whose records are copies of others' records and say of which (COPIES)."""
 BATCH_BYTES = 16 * 1024 * 1024  # about: what a batch is kept to
 _COMMIT_EVERY = 5.0  # s
 
@@ -53,6 +56,16 @@ def raw_batch(messages: Sequence[ck.Message]) -> pa.RecordBatch:
         ],
         schema=RAW,
     )
+
+
+def _copies_batch(messages: Sequence[ck.Message]) -> pa.RecordBatch:
+    """Consumed records of one partition as a COPIES batch."""
+    return with_origin(raw_batch(messages), list(map(_copied_from, messages)))
+
+
+def _copied_from(message: ck.Message) -> str | None:
+    header: Any = dict(message.headers() or ()).get("copied_from")
+    return header.decode(errors="backslashreplace") if header else None
 
 
 @contextlib.contextmanager
@@ -173,7 +186,7 @@ class Tail:
         self.full = len(messages) >= limit
         if any(map(ck.Message.error, messages)):
             messages = self._without_errors(messages)
-        return raw_batch(messages)
+        return _copies_batch(messages) if self.topic.endswith(BY_SYMBOL) else raw_batch(messages)
 
     def _marked(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         offsets = batch["offset"].to_numpy()

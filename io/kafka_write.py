@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import apache_beam as beam
 import confluent_kafka as ck
+import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
@@ -32,24 +33,25 @@ class WriteToKafka(beam.PTransform):
     Args:
       topic: name of the topic.
       config: how to reach Kafka.
+      stamped: whether column `timestamp` is no header, but the records' Kafka timestamps, ms; else they are of now.
     """
 
-    def __init__(self, topic: str, config: KafkaConfig) -> None:
+    def __init__(self, topic: str, config: KafkaConfig, stamped: bool = False) -> None:
         super().__init__()
-        self._topic = topic
-        self._config = config
+        self._write = _WriteDoFn(topic, config, stamped)
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[None]:
         """One producer a worker."""
-        return batches | "Write" >> beam.ParDo(_WriteDoFn(self._topic, self._config)).with_output_types(None)
+        return batches | "Write" >> beam.ParDo(self._write).with_output_types(None)
 
 
 class _WriteDoFn(beam.DoFn):
     """Hands rows to an idempotent producer and waits for their delivery when the bundle ends."""
 
-    def __init__(self, topic: str, config: KafkaConfig) -> None:
+    def __init__(self, topic: str, config: KafkaConfig, stamped: bool) -> None:
         self._topic = topic
         self._config = config
+        self._stamped = stamped
         self._producer: ck.Producer | None = None
         self._failures: list[ck.KafkaError] = []
         self._records = Metrics.counter("kafka", f"records_written_{topic}")
@@ -87,10 +89,10 @@ class _WriteDoFn(beam.DoFn):
 
     def _send(self, batch: pa.RecordBatch) -> None:
         producer, topic = self._checked(), self._topic
-        for value, key, headers in zip(*_columns_of(batch), strict=True):
+        for value, key, stamp, headers in zip(*_columns_of(batch, self._stamped), strict=True):
             while True:
                 try:
-                    producer.produce(topic, value, key, headers=headers)
+                    producer.produce(topic, value, key, timestamp=stamp, headers=headers)
                     break
                 except BufferError:
                     producer.poll(_BACK_PRESSURE)
@@ -103,13 +105,18 @@ class _Columns(NamedTuple):
 
     values: list[bytes | None]
     keys: list[bytes | None]
+    stamps: Iterable[int]  # Kafka timestamps, ms; 0: now
     headers: Iterable[_Headers]
 
 
-def _columns_of(batch: pa.RecordBatch) -> _Columns:
+def _columns_of(batch: pa.RecordBatch, stamped: bool) -> _Columns:
+    own = {"key", "value", "timestamp"} if stamped else {"key", "value"}
+    stamps: Iterable[int] = itertools.repeat(0, batch.num_rows)
+    if stamped:
+        stamps = np.maximum(batch["timestamp"].to_numpy(), 0).tolist()
     values = _texts(batch["value"])
     keys = _texts(batch["key"]) if "key" in batch.schema.names else _texts(pa.nulls(batch.num_rows, pa.binary()))
-    return _Columns(values, keys, _headers_of(batch.drop_columns([*{"key", "value"} & {*batch.schema.names}])))
+    return _Columns(values, keys, stamps, _headers_of(batch.drop_columns([*own & {*batch.schema.names}])))
 
 
 def _headers_of(batch: pa.RecordBatch) -> Iterable[_Headers]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 __all__ = [
     "BARS",
+    "COPIES",
     "DEAD_LETTERS",
     "ENRICHED",
     "PLACE_CODER",
@@ -38,6 +39,9 @@ RAW = pa.schema(
     ]
 )
 """Records of one log partition as they were read, in offset order."""
+
+COPIES = pa.schema([*RAW, pa.field("copied_from", pa.string())])
+"""Records of a log that was copied from another; `copied_from` is the original, TOPIC#ID/PARTITION/OFFSET, or null."""
 
 TICKS = pa.schema(
     [
@@ -105,6 +109,7 @@ DEAD_LETTERS = pa.schema(
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
         pa.field("value", pa.binary()),  # the original bytes, untouched
+        pa.field("copied_from", pa.string()),  # as in COPIES; null: the record is no copy
     ]
 )
 """Records that could not be used, with the reason and the original bytes."""

@@ -34,6 +34,7 @@ def dead_letters(
         _texts(reasons),
         _texts(details),
         records["value"],
+        records["copied_from"] if "copied_from" in raw.schema.names else pa.nulls(len(records), pa.string()),
     ]
     return with_span(pa.record_batch(columns, schema=DEAD_LETTERS), span)
 
@@ -54,7 +55,7 @@ def to_messages(dead_letters: pa.RecordBatch, pipeline: str) -> pa.RecordBatch:
       pipeline: who could not use the records.
     """
     count = len(dead_letters)
-    headers = {name: dead_letters[name] for name in ("reason", "detail", "topic", "partition", "offset")}
+    headers = {name: dead_letters[name] for name in ("reason", "detail", "topic", "partition", "offset", "copied_from")}
     return pa.record_batch(
         {
             "key": pa.nulls(count, pa.binary()),

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.coders import BytesCoder
 from apache_beam.metrics import Metrics
 from apache_beam.transforms.userstate import (
@@ -21,9 +22,11 @@ from apache_beam.transforms.userstate import (
 )
 from apache_beam.utils.shared import Shared
 
+from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
 from beam_pipelines.transforms.batches import PLACE_CODER, TICKS, Place, Span, empty, span_of, to_bytes, with_span
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
+from beam_pipelines.transforms.copies import first_copies
 from beam_pipelines.transforms.dead_letters import counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
@@ -43,18 +46,21 @@ class Step(NamedTuple):
     bars: pa.RecordBatch  # BARS
     dead_letters: pa.RecordBatch | None  # DEAD_LETTERS
     valid: pa.RecordBatch  # TICKS: all valid ticks, late and repeated ones too
-    duplicates: int
-    before_begin: int  # ticks that the closing state holds which the log began with
+    dropped: dict[str, int]  # records by why they are in no other output
     remembered: list[Identities]  # identities that the state gained
 
 
 def take_step(state: PartitionState, raw: pa.RecordBatch, semantics: Semantics) -> Step:
     """Decodes the next records of a partition and advances its state, which is changed in place."""
+    count = len(raw)
+    if "copied_from" in raw.schema.names:
+        raw = first_copies(raw, state.copied)
     decoded = decode(raw, semantics.max_future_ms)
     advanced = advance(state, decoded.ticks, semantics)
     dead = _dead_letters_of(raw, decoded, advanced)
-    dropped = len(advanced.duplicates), len(advanced.before_begin)
-    return Step(advanced.ticks, advanced.bars, dead, decoded.ticks, *dropped, state.seen.drain())
+    dropped = {"duplicates": len(advanced.duplicates), "before_begin": len(advanced.before_begin)}
+    dropped["repeated_copies"] = count - len(raw)
+    return Step(advanced.ticks, advanced.bars, dead, decoded.ticks, dropped, state.seen.drain())
 
 
 def _dead_letters_of(raw: pa.RecordBatch, decoded: Decoded, advanced: Advanced) -> pa.RecordBatch | None:
@@ -126,19 +132,49 @@ class EnrichTicks(beam.PTransform):
 
     def expand(self, elements: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         if self._records is None:
+            checked = elements | "CheckKeys" >> _CheckKeys(self._semantics.max_future_ms)
             elements = elements | "ByPartition" >> beam.GroupByKey()
-            driver: _Driver = _BoundedDriver(self._semantics, self._prior)
+            advance = beam.ParDo(_BoundedDriver(self._semantics, self._prior), beam.pvalue.AsIter(checked))
         else:
-            driver = _UnboundedDriver(self._semantics, self._prior, self._records)
-        outputs = elements | "Advance" >> beam.ParDo(driver).with_outputs(
-            TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG
-        )
+            advance = beam.ParDo(_UnboundedDriver(self._semantics, self._prior, self._records))
+        outputs = elements | "Advance" >> advance.with_outputs(TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG)
         return Enriched(
             outputs[TICKS_TAG] | "Ticks" >> _typed(pa.RecordBatch),
             outputs[BARS_TAG] | "Bars" >> _typed(pa.RecordBatch),
             outputs[DEAD_LETTERS_TAG] | "DeadLetters" >> _typed(pa.RecordBatch),
             outputs[VALID_TAG] | "Valid" >> _typed(tuple[int, pa.RecordBatch]),
         )
+
+
+class _CheckKeys(beam.PTransform):
+    """(partition, RAW) batches, bounded, to an empty collection; fails if a symbol has ticks in two partitions."""
+
+    def __init__(self, max_future_ms: int) -> None:
+        super().__init__()
+        self._max_future_ms = max_future_ms
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        homes = beam.FlatMap(_homes, self._max_future_ms).with_output_types(tuple[str, tuple[str, int]])
+        gathered = batches | "Homes" >> homes | "BySymbol" >> beam.GroupByKey()
+        return gathered | "OneEach" >> beam.FlatMap(_check_home).with_output_types(None)
+
+
+def _homes(element: tuple[int, pa.RecordBatch], max_future_ms: int) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Each symbol of a batch, with the topic and partition."""
+    span = span_of(element[1])
+    for symbol in pc.unique(decode(element[1], max_future_ms).ticks["symbol"]).to_pylist():
+        yield symbol, (span.topic, span.partition)
+
+
+def _check_home(element: tuple[str, Iterable[tuple[str, int]]]) -> Iterable[None]:
+    symbol, homes = element
+    (topic, partition), *others = sorted(set(homes))
+    if others:
+        raise UsageError(
+            f"symbol {symbol} is in partitions {partition} and {others[0][1]} of topic {topic}, so its ticks have no "
+            "order: have the topic written with the symbol as key, or read a copy of it with --repartition"
+        )
+    return ()
 
 
 def _typed(hint: object) -> beam.PTransform:
@@ -161,7 +197,7 @@ class _Driver(beam.DoFn):
         self._semantics = semantics
         self._load_prior = prior
         self._shared_prior = Shared()
-        names = ("ticks", "late", "duplicates", "before_begin", "bars", "records")
+        names = ("ticks", "late", "duplicates", "before_begin", "repeated_copies", "bars", "records")
         self._counters = {name: Metrics.counter("market", name) for name in names}
 
     def setup(self) -> None:
@@ -169,8 +205,8 @@ class _Driver(beam.DoFn):
 
     def _outputs(self, partition: int, raw: pa.RecordBatch, step: Step) -> Iterator[beam.pvalue.TaggedOutput]:
         self._counters["records"].inc(len(raw))
-        self._counters["duplicates"].inc(step.duplicates)
-        self._counters["before_begin"].inc(step.before_begin)
+        for why, count in step.dropped.items():
+            self._counters[why].inc(count)
         yield from self._emitted(step.ticks, step.bars)
         if step.dead_letters is not None:
             yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, counted(step.dead_letters))
@@ -189,7 +225,9 @@ class _Driver(beam.DoFn):
 class _BoundedDriver(_Driver):
     """All batches of a partition, in any order."""
 
-    def process(self, element: tuple[int, Iterable[pa.RecordBatch]]) -> Iterator[beam.pvalue.TaggedOutput]:
+    def process(
+        self, element: tuple[int, Iterable[pa.RecordBatch]], _checked_before: Iterable[None]
+    ) -> Iterator[beam.pvalue.TaggedOutput]:
         partition, batches = element
         state, expected = PartitionState(self._semantics.bar_ms, self._prior), None
         for raw in sorted(batches, key=lambda batch: span_of(batch).first):

@@ -20,7 +20,7 @@ from beam_pipelines.transforms.indicators import Forming, History
 
 __all__ = ["NEVER", "EncodedState", "PartitionState"]
 
-VERSION = 2  # 1 had no `begin`
+VERSION = 2  # 1 had no `begin` and no `copied`
 
 Ints = NDArray[np.int64]
 
@@ -54,6 +54,7 @@ class PartitionState:
       windows: bars not sealed, by start in ms.
       waiting: ticks that wait for an earlier bar of their symbol to close; none: None.
       seen: identities of the ticks accepted lately.
+      copied: partitions of a log that this one is copied from → highest offset copied so far.
     """
 
     def __init__(self, bar_ms: int, prior: ClosingState = NOTHING) -> None:
@@ -69,6 +70,7 @@ class PartitionState:
         self.windows: dict[int, WindowBars] = {}
         self.waiting: pa.RecordBatch | None = None
         self.seen = Seen()
+        self.copied: dict[str, int] = {}
         self.history_changed = True
 
     def columns_of(self, symbol: pa.DictionaryArray) -> Ints:
@@ -126,6 +128,7 @@ class PartitionState:
             "log_time": self.log_time,
             "boundary": self.boundary,
             "sources": list(self.sources),
+            "copied": self.copied,
         }
         windows = [to_bytes(_window_batch(start, bars)) for start, bars in sorted(self.windows.items())]
         waiting = [] if self.waiting is None else [to_bytes(self.waiting)]
@@ -164,6 +167,7 @@ class PartitionState:
         state.begin = begin
         state.newest, state.log_time, state.boundary = scalars["newest"], scalars["log_time"], scalars["boundary"]
         state.sources = {source: number for number, source in enumerate(scalars["sources"])}
+        state.copied = scalars.get("copied", {})
         history = from_bytes(encoded.history)
         state.symbols = {symbol: column for column, symbol in enumerate(history["symbol"].to_pylist())}
         state.sealed = History.from_columns(history)

@@ -1,19 +1,14 @@
 """The contract: one log gives the same rows in every sink, whatever the engine, the batches and the accidents."""
 
-import contextlib
 import itertools
 import pathlib
 import random
-import signal
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 
@@ -21,15 +16,13 @@ from beam_pipelines import ledger, market
 from beam_pipelines.io.lake_state import write_closing_state
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
-from beam_pipelines.runners.jobs import FlinkJob, launched
-from beam_pipelines.runners.servers.worker_pool import WorkerPool
+from beam_pipelines.runners.jobs import launched
 from beam_pipelines.transforms.batches import Span, span_of, with_span
 from beam_pipelines.transforms.closing_state import ClosingState
 
 from .logs import DAY_BEFORE, MEANING, SEMANTICS, Log, closing_state, create_topic, fill
 from .sinks import SINKS, Sinks
-
-PATIENCE_S = 120
+from .streams import await_all, await_true, kill_workers, streaming
 
 
 def ties_in(ticks: ledger.Rows) -> int:
@@ -214,34 +207,3 @@ class TestFlinkStreamingLiveFromAClosingStateWhileItsWorkersAreKilled(Contract):
             await_all(log, sinks, job)
             assert job.has_restarted()
         return sinks
-
-
-def streaming(log: Log, sinks: Sinks, on_flink: list[str]) -> list[str]:
-    """The stream as a user starts it."""
-    flags = [f"--topic={log.topic}", "--idle_ms=2000", "--checkpointing_interval=2000", *MEANING]
-    return [sys.executable, "-m", "beam_pipelines.market", *flags, *sinks.arguments, *on_flink]
-
-
-def await_all(log: Log, sinks: Sinks, job: FlinkJob) -> None:
-    """Waits until the sinks hold all, or a test is to say what they lack."""
-    with contextlib.suppress(TimeoutError):
-        await_true(job, lambda: sinks.is_clean(log.expected))
-
-
-def await_true(job: FlinkJob, told: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not told():
-        job.check()
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.5)
-
-
-def kill_workers(pool: WorkerPool) -> None:
-    """Kills the SDK workers, but not the pool that starts them."""
-    victims = [
-        it for it in psutil.Process(pool.process.pid).children(recursive=True) if "SdkHarness" in str(it.cmdline())
-    ]
-    assert victims
-    for victim in victims:
-        victim.send_signal(signal.SIGKILL)

@@ -19,7 +19,8 @@ import pytest
 
 from beam_pipelines import demo, jobs, market, replay, stack
 from beam_pipelines.command_line import Parser
-from beam_pipelines.errors import run_main
+from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.postgres import Dsn
 from beam_pipelines.sql import migrate
 
@@ -163,6 +164,13 @@ MARKET_VALUES = [  # arguments, and what the sentence must say of them
     ("--start_state=2024-01-31", "has no such closing state (it holds none): choose a day that is there"),
     ("--start_state=latest --lake=precious", "--start_state=latest: lake"),
     ("--start_state=latest --bootstrap_servers=h:1", "--start_state=latest is read from the lake: name it with --lake"),
+    ("--repartition=1", "--repartition: ignored explicit argument '1'"),
+    ("--repartition", "--repartition is for a topic: name Kafka with --bootstrap_servers, and leave --input out"),
+    ("--repartition --bootstrap_servers=h:1 --input=columns.csv", "--repartition is for a topic"),
+    (
+        "--repartition --bootstrap_servers=h:1 --topic=a --processed_topic=a-by-symbol",
+        "must differ, not a, a-by-symbol, a-by-symbol, dead-letters: the stream would read what it writes",
+    ),
     ("--bounded=x", "--bounded: ignored explicit argument 'x'"),
     ("--timescale_dsn=", "--timescale_dsn: is empty"),
     ("--timescale_dsn=nonsense", "--timescale_dsn is not a PostgreSQL connection string, such as postgresql://"),
@@ -480,10 +488,31 @@ def test_market_refuses_what_is_not_in_kafka(
         f"--processed_topic={out}",
         f"--dead_letter_topic={dead}",
     )
+    assert f"topic {raw}-by-symbol does not exist" in refusal(
+        market,
+        *(f"--bootstrap_servers={kafka_server}", f"--topic={raw}", "--repartition", "--bounded"),
+        *(f"--processed_topic={out}", f"--dead_letter_topic={dead}"),
+    )
     assert "topic none does not exist" in refusal(replay, f"--bootstrap_servers={kafka_server}", "--topic=none")
     tls = pathlib.Path("tls.json")
     tls.write_text(json.dumps({"security.protocol": "SSL"}))
     assert f"Kafka at {kafka_server} cannot be reached" in told(kafka_config=str(tls))
+
+
+@pytest.mark.servers
+def test_a_bounded_run_ends_with_the_symbol_that_it_met_in_two_partitions(
+    capfd: pytest.CaptureFixture[str], kafka_server: str, topic: Callable[[str, int], str]
+) -> None:
+    raw, out, dead = topic("raw", 2), topic("out", 1), topic("dead", 1)
+    producer = KafkaConfig(kafka_server).producer(lambda error, _message: pytest.fail(error.str()))
+    for partition in (0, 1):
+        producer.produce(raw, b'{"symbol":"IBM","timestamp":0,"price":1,"volume":1}', partition=partition)
+    producer.flush()
+    flags = [f"--topic={raw}", f"--processed_topic={out}", f"--dead_letter_topic={dead}", "--bounded", "--lake=lake"]
+    with pytest.raises(UsageError, match=f"symbol IBM is in partitions 0 and 1 of topic {raw}, so its ticks have no"):
+        market.main([f"--bootstrap_servers={kafka_server}", *flags])
+    assert not list(pathlib.Path("lake").rglob("*.parquet"))
+    assert not capfd.readouterr().out
 
 
 def require_a_password(connection: psycopg.Connection, role: str) -> None:

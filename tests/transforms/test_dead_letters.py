@@ -48,7 +48,8 @@ def test_a_detail_that_quotes_a_lone_surrogate_is_escaped():
 def test_messages_carry_the_bytes_as_value_and_everything_else_as_headers():
     letters = dead_letters(raw([b"\xff\x00", None]), [0, 1], ["not_json", "bad_type"], ["no", "tombstone"])
     messages = to_messages(letters, "market")
-    assert messages.schema.names == ["key", "value", *HEADERS]
+    assert messages.schema.names == ["key", "value", *HEADERS, "copied_from"]
+    assert messages["copied_from"].null_count == 2
     assert messages["key"].to_pylist() == [None, None]
     assert messages["value"].to_pylist() == [b"\xff\x00", None]
     assert [tuple(row[name] for name in HEADERS) for row in messages.to_pylist()] == [

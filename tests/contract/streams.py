@@ -1,0 +1,48 @@
+"""Streams on Flink, as a user starts them, and what happens to them."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+
+from beam_pipelines.runners.jobs import FlinkJob
+from beam_pipelines.runners.servers.worker_pool import WorkerPool
+
+from .logs import MEANING, Log
+from .sinks import Sinks
+
+PATIENCE_S = 120
+
+
+def streaming(log: Log, sinks: Sinks, on_flink: list[str]) -> list[str]:
+    """The stream as a user starts it."""
+    flags = [f"--topic={log.topic}", "--idle_ms=2000", "--checkpointing_interval=2000", *MEANING]
+    return [sys.executable, "-m", "beam_pipelines.market", *flags, *sinks.arguments, *on_flink]
+
+
+def await_all(log: Log, sinks: Sinks, job: FlinkJob) -> None:
+    """Waits until the sinks hold all, or a test is to say what they lack."""
+    with contextlib.suppress(TimeoutError):
+        await_true(job, lambda: sinks.is_clean(log.expected))
+
+
+def await_true(job: FlinkJob, told: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not told():
+        job.check()
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.5)
+
+
+def kill_workers(pool: WorkerPool) -> None:
+    """Kills the SDK workers, but not the pool that starts them."""
+    victims = [
+        it for it in psutil.Process(pool.process.pid).children(recursive=True) if "SdkHarness" in str(it.cmdline())
+    ]
+    assert victims
+    for victim in victims:
+        victim.send_signal(signal.SIGKILL)
