@@ -161,20 +161,28 @@ class _CopyDoFn(beam.DoFn):
         self, element: tuple[int, int], state: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(PLACES)
     ) -> Iterator[pa.RecordBatch]:
         reading = self._idle.pop(self._topic, None) or _Reading()  # put back only when all went well
-        now = time.monotonic()
-        if now - reading.polled_at > self._pace.interval_ms / 2000:
-            places = self._places(state.read(), element[1], reading)
-            before = dict(places)
-            while time.monotonic() < now + _ROUND_S and self._fetch(reading, places):
-                copies, reading.held = merged(reading.held, self._log_id)
-                places |= {it: reading.tails[it].position for it in places}
-                places |= {it: span_of(raw).first for it, raw in reading.held.items()}
-                self._records.inc(len(copies))
-                yield copies
-            if places != before:
-                state.write(json.dumps({"log_id": self._log_id, "places": places}).encode())
-            reading.polled_at = time.monotonic()
+        try:
+            if time.monotonic() - reading.polled_at > self._pace.interval_ms / 2000:
+                places = self._places(state.read(), element[1], reading)
+                before = dict(places)
+                yield from self._copied(reading, places)
+                if places != before:
+                    state.write(json.dumps({"log_id": self._log_id, "places": places}).encode())
+        except BaseException:
+            reading.close()
+            raise
         self._idle[self._topic] = reading
+
+    def _copied(self, reading: _Reading, places: dict[int, int]) -> Iterator[pa.RecordBatch]:
+        """Messages of the records that are there now; moves `places` on."""
+        until = time.monotonic() + _ROUND_S
+        while time.monotonic() < until and self._fetch(reading, places):
+            copies, reading.held = merged(reading.held, self._log_id)
+            places |= {it: reading.tails[it].position for it in places}
+            places |= {it: span_of(raw).first for it, raw in reading.held.items()}
+            self._records.inc(len(copies))
+            yield copies
+        reading.polled_at = time.monotonic()
 
     def _places(self, durable: bytes | None, ticked: int, reading: _Reading) -> dict[int, int]:
         """Partition → offset of the next record to copy."""
