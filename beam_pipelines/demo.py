@@ -57,6 +57,7 @@ SHARES = {
 SECONDS = 45  # of a session; with kills
 SECONDS_A_KILL = 25
 QUIET_S = 15  # after which provisional rows and open objects are written
+SAMPLES = 5  # of the rows that a sink should hold and does not, or the other way round
 PRINT_S = 5  # between lines where there is no terminal to draw on
 PATIENCE_S = 90  # without a new row, while the sinks do not hold everything
 
@@ -313,17 +314,20 @@ def _watch(live: Live, view: _View, job: FlinkJob) -> None:
 
 
 def _await_everything(expected: ledger.Expected, ends: Endpoints, job: FlinkJob) -> None:
-    """Waits until the tables hold as much as they should, and the lake was told that the stream is quiet."""
+    """Waits until the tables hold as much as they should and have been quiet.
+
+    Their last rows may still be revised, and what is open in the lake is written only then.
+    """
     view, before = _View(ends), -1
     wanted = {MARKET_DATA.name: len(expected.table_ticks), MARKET_BARS.name: len(expected.table_bars)}
-    quiet_since = grown_at = time.monotonic()
+    grown_at = time.monotonic()
     while time.monotonic() - grown_at < PATIENCE_S:
         job.check()
         found = {table: view.rows(table) for table in wanted}
         if sum(found.values()) > before:
             before, grown_at = sum(found.values()), time.monotonic()
         complete = all(found[table] >= count for table, count in wanted.items())
-        if complete and time.monotonic() - quiet_since > QUIET_S:
+        if complete and time.monotonic() - grown_at > QUIET_S:
             return
         time.sleep(0.5)
 
@@ -358,6 +362,11 @@ def _account(sent: int, expected: ledger.Expected, ends: Endpoints, lake: str, b
     console.print(_sent_table(sent, expected), _sinks_table(sinks), _latency_table(kafka))
     whole = len(expected.lake) + sum(count for reason, count in expected.reasons.items() if reason != "too_late")
     clean = all(sink.difference.clean for sink in sinks) and whole == sent
+    for name, found in sinks:
+        if not found.clean:
+            parts = {"missing": found.missing, "surplus": found.surplus, "different": found.different}
+            told = (f"{what} {', '.join(map(str, rows[:SAMPLES]))}" for what, rows in parts.items() if rows)
+            console.print(f"{name}: {'; '.join(told)}", style="red", markup=False)
     verdict = "nothing is missing, doubled or different" if clean else "the sinks do NOT hold what the log says"
     console.print(f"{verdict}; {time.monotonic() - began:.0f} s in all", style="green" if clean else "red")
     return 0 if clean else 1

@@ -41,12 +41,13 @@ def main(arguments: Sequence[str]) -> int:
 def _list(cluster: Cluster, _options: argparse.Namespace) -> None:
     jobs = cluster.jobs()
     width = max([len("name"), *(len(job.name) for job in jobs)])
-    print(f"{'job':<32} {'name':<{width}} {'state':<10} {'restarts':>8}  last checkpoint")
+    print(f"{'job':<32} {'name':<{width}} {'state':<12} {'restarts':>8}  last checkpoint")
     for job in jobs:
-        restarts, checkpoint = cluster.restarts(job.id), cluster.checkpoint(job.id)
+        begun = job.state != "INITIALIZING"  # before that Flink refuses to tell
+        restarts, checkpoint = (cluster.restarts(job.id), cluster.checkpoint(job.id)) if begun else (None, None)
         times = "-" if restarts is None else restarts
         print(
-            f"{job.id:<32} {job.name:<{width}} {job.state:<10} {times:>8}  {_told(checkpoint) if checkpoint else '-'}"
+            f"{job.id:<32} {job.name:<{width}} {job.state:<12} {times:>8}  {_told(checkpoint) if checkpoint else '-'}"
         )
 
 
