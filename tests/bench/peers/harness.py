@@ -55,7 +55,7 @@ PEERS = (
 
 
 class PeerError(Exception):
-    """A peer failed: its exit code and the end of its output."""
+    """A peer failed, with its exit code and the end of its output, or what was measured cannot be."""
 
 
 class Cost(NamedTuple):
@@ -85,7 +85,7 @@ def run(peer: Peer, topic: str, stack: Stack) -> tuple[Cost, Bars]:
     """Lets the peer read the topic to its present end.
 
     Raises:
-      PeerError: if it fails.
+      PeerError: if it fails, or its cost is impossible.
     """
     command = [provide(peer), "-m", f"tests.bench.peers.{peer.module}", topic]
     environment = {**os.environ, **stack.endpoints.environment()}
@@ -98,6 +98,8 @@ def run(peer: Peer, topic: str, stack: Stack) -> tuple[Cost, Bars]:
         if done.returncode:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
             raise PeerError(f"{peer.title}: exit code {done.returncode}\n{log.read().decode(errors='replace')}")
+        if cost.cpu > cost.seconds * (os.cpu_count() or 1):
+            raise PeerError(f"{peer.title}: {cost} is more than this machine can do: something is counted twice")
         return cost, bars_in(pathlib.Path(folder))
 
 
