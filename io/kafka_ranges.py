@@ -15,7 +15,7 @@ from beam_pipelines.transforms.batches import Span, span_of, with_span
 __all__ = ["ReadRanges", "ranges_of"]
 
 _CHUNK = 100_000  # offsets that one worker reads at a time
-_PIECE_BYTES = 1 << 21  # Flink sorts what is grouped, and fails on an element of more than a few MB
+_PIECE_BYTES = 1 << 21  # Flink sorts what is shuffled, and fails on an element of more than a few MB
 _WAIT = 0.5  # s, of one poll; a poll ends sooner if it has all records
 _STALLED = 60.0  # s without a record that the log should have, until the read fails
 

@@ -38,6 +38,7 @@ from beam_pipelines.io.lake_objects import (
 )
 from beam_pipelines.io.objects import Objects, objects_in
 from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
+from beam_pipelines.transforms.gather import Gather
 
 __all__ = ["MARKET_DATA", "WriteDeadLettersToLake", "WriteRefusedToLake", "WriteToLake", "Written", "check_lake"]
 
@@ -232,7 +233,7 @@ class WriteToLake(beam.PTransform):
         return (
             batches
             | "Cut" >> beam.FlatMap(_cut_at, self._layout, beam.pvalue.AsDict(clocks)).with_output_types(Keyed)
-            | "OfObject" >> beam.GroupByKey()
+            | "OfObject" >> Gather(tuple[int, int, int])
             | "Write"
             >> beam.FlatMap(_write_whole, self._objects, self._layout, beam.pvalue.AsDict(clocks)).with_output_types(
                 Written

@@ -29,6 +29,7 @@ from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.copies import first_copies
 from beam_pipelines.transforms.dead_letters import counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
+from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
 from beam_pipelines.transforms.ticks import Decoded, decode
 
@@ -133,7 +134,7 @@ class EnrichTicks(beam.PTransform):
     def expand(self, elements: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         if self._records is None:
             checked = elements | "CheckKeys" >> _CheckKeys(self._semantics.max_future_ms)
-            elements = elements | "ByPartition" >> beam.GroupByKey()
+            elements = elements | "ByPartition" >> Gather(int)
             advance = beam.ParDo(_BoundedDriver(self._semantics, self._prior), beam.pvalue.AsIter(checked))
         else:
             advance = beam.ParDo(_UnboundedDriver(self._semantics, self._prior, self._records))
@@ -155,7 +156,7 @@ class _CheckKeys(beam.PTransform):
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         homes = beam.FlatMap(_homes, self._max_future_ms).with_output_types(tuple[str, tuple[str, int]])
-        gathered = batches | "Homes" >> homes | "BySymbol" >> beam.GroupByKey()
+        gathered = batches | "Homes" >> homes | "BySymbol" >> beam.CombinePerKey(beam.combiners.ToSetCombineFn())
         return gathered | "OneEach" >> beam.FlatMap(_check_home).with_output_types(None)
 
 
@@ -166,9 +167,9 @@ def _homes(element: tuple[int, pa.RecordBatch], max_future_ms: int) -> Iterator[
         yield symbol, (span.topic, span.partition)
 
 
-def _check_home(element: tuple[str, Iterable[tuple[str, int]]]) -> Iterable[None]:
+def _check_home(element: tuple[str, set[tuple[str, int]]]) -> Iterable[None]:
     symbol, homes = element
-    (topic, partition), *others = sorted(set(homes))
+    (topic, partition), *others = sorted(homes)
     if others:
         raise UsageError(
             f"symbol {symbol} is in partitions {partition} and {others[0][1]} of topic {topic}, so its ticks have no "
