@@ -1,6 +1,6 @@
 """Gather: record batches of one key together, whatever their size."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
@@ -8,6 +8,7 @@ import pyarrow as pa
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagRuntimeState, BagStateSpec, RuntimeTimer, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow
+from apache_beam.typehints import KV, Iterable
 
 from beam_pipelines.transforms.batches import ArrowCoder
 
@@ -31,9 +32,9 @@ class Gather(beam.PTransform):
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """A bag for each key, given away at the end."""
-        typed = batches | "Keyed" >> beam.Map(_itself).with_output_types(tuple[self._key, pa.RecordBatch])
-        hint = tuple[self._key, Iterable[pa.RecordBatch]]
-        return typed | "Together" >> beam.ParDo(_GatherDoFn()).with_output_types(hint)
+        keyed = batches | "Keyed" >> beam.Map(_itself).with_output_types(KV[self._key, pa.RecordBatch])
+        together = beam.ParDo(_GatherDoFn()).with_output_types(KV[self._key, Iterable[pa.RecordBatch]])
+        return keyed | "Together" >> together
 
 
 def _itself(element: object) -> object:
