@@ -21,8 +21,9 @@ from beam_pipelines.transforms.advance import FOREVER, Semantics, provisional
 from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.copies import with_origin
+from beam_pipelines.transforms.decimals import rounded
 from beam_pipelines.transforms.enrich import Step, take_step
-from beam_pipelines.transforms.messages import processed_messages, rounded
+from beam_pipelines.transforms.messages import processed_messages
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 
 __all__ = [

@@ -12,6 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipelines.transforms.decimals import split
+
 __all__ = ["TYPES", "binary_copy", "numeric"]
 
 _Array = npt.NDArray[Any]
@@ -134,22 +136,12 @@ def _timestamps(ms: _Array) -> _Array:
 
 
 def numeric(values: _Array) -> _Array:
-    """Finite float64 as NUMERIC on the wire, rounded half to even to 8 decimals as Python's `round` does.
-
-    It is the exact binary value that is rounded: multiplying by 1e8 can make a tie of what is none (or hide one), so
-    the few products that look like ties are decided one by one.
-    """
+    """Finite float64 as NUMERIC on the wire, rounded half to even to 8 decimals."""
     magnitude = np.abs(values)
     over = magnitude >= _NUMERIC_END
-    whole = np.floor(np.where(over, 0.0, magnitude))
-    rest = np.where(over, 0.0, magnitude) - whole  # exact
-    product = rest * 1e8
-    units = np.rint(product)
-    for at in np.flatnonzero(np.abs(product - units) == 0.5):
-        units[at] = int(f"{rest[at]:.8f}".replace(".", ""))
-    carry = units == 1e8
+    whole, units = split(np.where(over, 0.0, magnitude))
     # Too large: 10^8 whose digits count four places higher is 10^12, which the server refuses.
-    return _digits(np.where(over, 1e8, whole + carry), np.where(carry, 0, units), np.signbit(values), over)
+    return _digits(np.where(over, 1e8, whole), units, np.signbit(values), over)
 
 
 def _digits(whole: _Array, units: _Array, negative: _Array, over: _Array) -> _Array:

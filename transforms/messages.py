@@ -6,14 +6,12 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-__all__ = ["PIPELINE_VERSION", "processed_messages", "rounded"]
+from beam_pipelines.transforms.decimals import rounded
+
+__all__ = ["PIPELINE_VERSION", "processed_messages"]
 
 PIPELINE_VERSION = "1.0"
-
-_DECIMALS = 8
-_EXACT = 2**53 / 10**_DECIMALS  # from here on a float64 has no more than 8 decimals anyway
 
 
 class _Processed(msgspec.Struct, gc=False):
@@ -37,12 +35,6 @@ class _Processed(msgspec.Struct, gc=False):
     source: str
     seq: int
     late: bool
-
-
-def rounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Prices rounded half-even to 8 decimals, as every sink writes them; NaN stays."""
-    with np.errstate(over="ignore"):
-        return np.where(np.abs(values) < _EXACT, np.round(values, _DECIMALS), values)
 
 
 def processed_messages(ticks: pa.RecordBatch) -> pa.RecordBatch:
