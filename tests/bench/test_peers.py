@@ -21,10 +21,10 @@ NAMES = [column.name for column in MARKET_BARS.columns]
 def bars_of_kernel(log: ledger.Expected) -> Bars:
     rows = [dict(zip(NAMES, row, strict=True)) for row in log.table_bars.values()]
     return {
-        (row["symbol"], round(row["time"].timestamp() * 1000)): Bar(
-            *(float(row[name]) for name in ("open", "high", "low", "close")),
+        (row["symbol"], row["time"]): Bar(
+            *(row[name] for name in ("open", "high", "low", "close")),
             row["volume"],
-            float(row["vwap"]),
+            row["vwap"],
             row["trade_count"],
         )
         for row in rows
