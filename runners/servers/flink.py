@@ -20,7 +20,7 @@ JOB_MANAGER_CLASS = "org.apache.flink.runtime.entrypoint.StandaloneSessionCluste
 TASK_MANAGER_CLASS = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 REPORTER = "org.apache.flink.metrics.prometheus.PrometheusReporterFactory"
 # MiB, 1.9 GiB together. Flink's scripts derive these from a total; the process itself wants each of them.
-# What is sent to the workers waits in direct memory, outside of Flink's own network memory: when that is too little, the
+# What is sent to the workers waits in direct memory beside Flink's own network memory: where that is too little,
 # connections break and bounded jobs hang.
 FRAMEWORK_HEAP, TASK_HEAP, FRAMEWORK_DIRECT, NETWORK, MANAGED, METASPACE, OVERHEAD = 128, 512, 512, 128, 256, 256, 128
 SHARED = {
