@@ -1,5 +1,6 @@
 """One partition is read without gap or repeat, and a lost position is an error that names it."""
 
+import gc
 import time
 
 import confluent_kafka as ck
@@ -228,3 +229,16 @@ def test_a_tail_is_used_by_one_bundle_at_a_time(config, name):
     pool.close()
     with pytest.raises(RuntimeError, match="closed"):
         first.poll(1, 0)
+
+
+def test_many_messages_are_read_without_a_collection_and_then_it_is_on_again(config, name, tail):
+    produce(config, name, [b"x"] * 5_000)
+    tail.seek(0)
+    collections = []
+    gc.callbacks.append(told := lambda phase, _info: collections.append(phase))
+    try:
+        batches = read_until(tail, 5_000, max_records=5_000)
+    finally:
+        gc.callbacks.remove(told)
+    assert gc.isenabled()
+    assert len(collections) < 2 * len(batches)  # a start and an end for each of 5,000 / 700 collections, else
