@@ -33,7 +33,7 @@ class FlinkJob:
 
     def __init__(self, rest: str, name: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
         self.cluster = Cluster(rest)
-        self._name, self._process, self._log = name, process, log
+        self.name, self._process, self._log = name, process, log
         self._lost = False
 
     def check(self) -> None:
@@ -98,14 +98,14 @@ class FlinkJob:
         return bool(jobs) and all(vertex["status"] == "RUNNING" for job in jobs for vertex in job["vertices"])
 
     def _ids(self) -> list[str]:
-        return [job.id for job in self.cluster.jobs() if job.name == self._name and job.lives]
+        return [job.id for job in self.cluster.jobs() if job.name == self.name and job.lives]
 
     def _told(self, job: str) -> Any:
         return self.cluster.ask(f"jobs/{job}")
 
     def _failure(self, what: str) -> JobError:
         lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-        return JobError(f"the job {self._name} {what}; the last lines of {self._log}:\n" + "\n".join(lines))
+        return JobError(f"the job {self.name} {what}; the last lines of {self._log}:\n" + "\n".join(lines))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from beam_pipelines import ledger
-from beam_pipelines.runners.jobs import launched
+from beam_pipelines.runners.jobs import FlinkJob, launched
 
 from .logs import Log, create_topic, fill
 from .sinks import Sinks
@@ -30,6 +30,10 @@ def path_of(done: subprocess.CompletedProcess[str]) -> str:
     """What a script takes from it."""
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1].split()[-1]
+
+
+def has_checkpoint(job: FlinkJob) -> bool:
+    return any(job.cluster.checkpoint(it.id) for it in job.cluster.jobs() if it.name == job.name)
 
 
 @pytest.fixture
@@ -64,6 +68,7 @@ def test_a_stopped_stream_goes_on_from_its_savepoint_with_another_output_and_par
         before = sinks.count("market_data_ts")
         filler.start()
         await_true(job, lambda: sinks.count("market_data_ts") > before)
+        await_true(job, lambda: has_checkpoint(job))
         refused = jobs("stop", at, "--savepoint=/proc/x", "first")
         assert refused.returncode == 1
         assert "failed, and the job goes on: IOException: Failed to create" in refused.stderr
@@ -102,8 +107,8 @@ def test_a_stream_whose_job_manager_died_goes_on_from_its_last_checkpoint(
     with launched(command, rest, "lost", tmp_path / "lost") as job:
         fill(sinks.bootstrap_servers, new_log.topic, parts[0])
         await_true(job, lambda: sinks.count("market_data_ts") > 0)
+        await_true(job, lambda: has_checkpoint(job))
         (running,) = (it.id for it in job.cluster.jobs() if it.name == "lost")
-        await_true(job, lambda: job.cluster.checkpoint(running))
         os.kill(flink_cluster.job_manager.process.pid, signal.SIGKILL)
         os.waitpid(flink_cluster.job_manager.process.pid, 0)
         job.lose_program()
