@@ -350,7 +350,7 @@ def _are_dead_letters(batches: list[pa.RecordBatch]) -> None:
     letters = sorted((row for batch in batches for row in batch.to_pylist()), key=lambda row: row["offset"])
     values = [json.loads(letter.pop("value")) for letter in letters]
     assert all(batch.schema.equals(DEAD_LETTERS) for batch in batches)
-    common = {"partition": 3, "reason": "rejected_by_database"}
+    common = {"partition": 3, "reason": "rejected_by_database", "copied_from": None}
     assert letters == [
         {
             **common,
