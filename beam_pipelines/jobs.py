@@ -43,8 +43,7 @@ def _list(cluster: Cluster, _options: argparse.Namespace) -> None:
     width = max([len("name"), *(len(job.name) for job in jobs)])
     print(f"{'job':<32} {'name':<{width}} {'state':<12} {'restarts':>8}  last checkpoint")
     for job in jobs:
-        begun = job.state != "INITIALIZING"  # before that Flink refuses to tell
-        restarts, checkpoint = (cluster.restarts(job.id), cluster.checkpoint(job.id)) if begun else (None, None)
+        restarts, checkpoint = cluster.restarts(job.id), cluster.checkpoint(job.id)
         times = "-" if restarts is None else restarts
         print(
             f"{job.id:<32} {job.name:<{width}} {job.state:<12} {times:>8}  {_told(checkpoint) if checkpoint else '-'}"

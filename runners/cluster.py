@@ -91,10 +91,11 @@ class Cluster:
 
     def checkpoint(self, job: str) -> Saved | None:
         """The last completed checkpoint of the job with this id."""
-        latest = (self.ask(f"jobs/{job}/checkpoints").get("latest") or {}).get("completed")
-        if not latest:
+        try:
+            latest = self.ask(f"jobs/{job}/checkpoints")["latest"]["completed"]
+        except (ClusterError, KeyError, TypeError):  # the job takes none, as bounded ones do, or only begins
             return None
-        return Saved(latest["external_path"], latest["latest_ack_timestamp"] / 1000, latest["state_size"])
+        return latest and Saved(latest["external_path"], latest["latest_ack_timestamp"] / 1000, latest["state_size"])
 
     def cancel(self, job: str) -> None:
         """Ends the job with this id, without a savepoint; `await_end` says when."""

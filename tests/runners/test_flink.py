@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from beam_pipelines.errors import UsageError
+from beam_pipelines.runners.cluster import Cluster
 from beam_pipelines.runners.flink import job_server_jar
 from beam_pipelines.runners.servers.flink import JobManager, TaskManager, checkpoints_on
 from tests.conftest import FlinkCluster, on_any_port, started
@@ -46,6 +47,12 @@ def test_a_job_runs_on_the_cluster(tmp_path: pathlib.Path, flink_cluster: Any) -
     done = sums(tmp_path / "sums", *flink_cluster.arguments)
     assert done.returncode == 0, done.stderr
     assert sorted((tmp_path / "sums").read_text().splitlines()) == ["('a', 4)", "('b', 2)"]
+
+
+def test_a_job_without_checkpoints_has_none(tmp_path: pathlib.Path, flink_cluster: Any) -> None:
+    assert sums(tmp_path / "sums", *flink_cluster.arguments, "--job_name=bounded").returncode == 0
+    cluster = Cluster(flink_cluster.rest)
+    assert [cluster.checkpoint(job.id) for job in cluster.jobs() if job.name == "bounded"] == [None]
 
 
 def test_a_bounded_job_that_can_never_succeed_ends(tmp_path: pathlib.Path, flink_cluster: Any) -> None:
