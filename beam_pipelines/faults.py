@@ -94,15 +94,8 @@ def _kill(victims: Sequence[psutil.Process]) -> None:
 
 def _victims(stack: Stack, name: str) -> list[psutil.Process]:
     server = psutil.Process(_pid(stack, "workers" if name == "worker" else name))
-    workers = [it for it in server.children(recursive=True) if _is_worker(it)]
+    workers = stack.worker_pool.workers if name in ("worker", "workers") else []
     return workers[:1] if name == "worker" else [server, *workers]
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return "SdkHarness" in str(process.cmdline())
-    except psutil.Error:  # killed before, and not yet buried by the pool
-        return False
 
 
 def _pid(stack: Stack, name: str) -> int:

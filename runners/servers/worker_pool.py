@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import ClassVar
 
+import psutil
+
 from beam_pipelines.runners.servers.base import Command, Server, accepts
 
 __all__ = ["WorkerPool"]
@@ -46,3 +48,17 @@ class WorkerPool(Server):
     def ready(self) -> bool:
         """Whether it listens."""
         return accepts(self.address("worker_pool"))
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The SDK workers that it has started and that live."""
+        if not self.running or self.process is None:
+            return []
+        return [it for it in psutil.Process(self.process.pid).children(recursive=True) if _is_worker(it)]
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "SdkHarness" in str(process.cmdline())
+    except psutil.Error:  # killed before, and not yet buried by the pool
+        return False

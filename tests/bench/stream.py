@@ -77,9 +77,7 @@ def threads_of(server: Server) -> Counter[str]:
 
 def profile(stack: Stack, target: str) -> None:
     """Starts a profile of each SDK worker, as folded stacks."""
-    assert stack.worker_pool.process is not None
-    workers = [it for it in tree(stack.worker_pool.process.pid) if "SdkHarness" in str(it.cmdline())]
-    for number, worker in enumerate(workers):
+    for number, worker in enumerate(stack.worker_pool.workers):
         command = [
             str(pathlib.Path(sys.executable).with_name("py-spy")),
             "record",

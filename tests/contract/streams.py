@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable
 
-import psutil
-
 from beam_pipelines.runners.jobs import FlinkJob
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
@@ -40,9 +38,7 @@ def await_true(job: FlinkJob, told: Callable[[], bool]) -> None:
 
 def kill_workers(pool: WorkerPool) -> None:
     """Kills the SDK workers, but not the pool that starts them."""
-    victims = [
-        it for it in psutil.Process(pool.process.pid).children(recursive=True) if "SdkHarness" in str(it.cmdline())
-    ]
+    victims = pool.workers
     assert victims
     for victim in victims:
         victim.send_signal(signal.SIGKILL)

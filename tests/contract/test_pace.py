@@ -13,7 +13,7 @@ from beam_pipelines.transforms.enrich import take_step
 from beam_pipelines.transforms.partition_state import PartitionState
 
 from .logs import MEANING, SEMANTICS, Log, create_topic, fill, log_of
-from .test_live_equals_batch import await_all, await_true
+from .streams import await_all, await_true
 
 pytestmark = pytest.mark.servers
 

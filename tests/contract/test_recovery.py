@@ -14,7 +14,7 @@ from beam_pipelines.runners.jobs import FlinkJob, launched
 
 from .logs import Log, create_topic, fill
 from .sinks import Sinks
-from .test_live_equals_batch import await_true, streaming
+from .streams import await_true, streaming
 
 pytestmark = pytest.mark.servers
 

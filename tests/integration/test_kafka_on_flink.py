@@ -9,7 +9,6 @@ from typing import Any
 
 import apache_beam as beam
 import confluent_kafka as ck
-import psutil
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from confluent_kafka.admin import NewPartitions
@@ -87,11 +86,6 @@ class Copied:
         assert enough(self.counts), f"{len(self.counts)} records came through"
 
 
-def sdk_workers(flink_cluster) -> list[psutil.Process]:
-    pool = psutil.Process(flink_cluster.workers.process.pid)
-    return [it for it in pool.children(recursive=True) if "SdkHarness" in " ".join(it.cmdline())]
-
-
 def told_of(flink_cluster, job_name: str, what: str = "") -> Any:
     """What the cluster tells of a job; None before it is there, or while nobody answers."""
     overview = flink_cluster.job_manager.get("jobs/overview") or {"jobs": []}
@@ -120,7 +114,7 @@ def test_no_record_is_lost_when_a_worker_dies_or_a_partition_is_added(flink_clus
     settled, checkpoint = set(copied.counts), checkpoints_of(flink_cluster, copy)
     copied.wait_for(lambda _counts: checkpoints_of(flink_cluster, copy) > checkpoint + 1, 60)
 
-    victims = sdk_workers(flink_cluster)
+    victims = flink_cluster.workers.workers
     assert victims
     for victim in victims:
         victim.send_signal(signal.SIGKILL)
