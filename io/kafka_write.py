@@ -123,9 +123,8 @@ def _headers_of(batch: pa.RecordBatch) -> Iterable[_Headers]:
     """The headers of each row; a null is none."""
     if not batch.num_columns:
         return itertools.repeat([], batch.num_rows)
-    texts = zip(*map(_texts, batch.columns), strict=True)
-    names = batch.schema.names
-    rows = (list(zip(names, row, strict=True)) for row in texts)
+    named = (zip(itertools.repeat(name), _texts(batch[name])) for name in batch.schema.names)
+    rows = map(list, zip(*named, strict=True))
     if not any(column.null_count for column in batch.columns):
         return rows
     return ([header for header in row if header[1] is not None] for row in rows)

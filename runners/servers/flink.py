@@ -35,6 +35,10 @@ SHARED = {
     "classloader.check-leaked-classloader": False,
     "state.backend.type": "rocksdb",
     "state.backend.incremental": True,
+    # What fills the state is compressed before it gets here, or hashes; and each checkpoint makes files of it, which
+    # the default style merges again and again.
+    "state.backend.rocksdb.compression.per.level": "NO_COMPRESSION",
+    "state.backend.rocksdb.compaction.style": "UNIVERSAL",
     # For bounded jobs, which end when they fail for good; streams ask for more themselves.
     "restart-strategy.type": "fixed-delay",
     "restart-strategy.fixed-delay.attempts": 3,
@@ -180,6 +184,7 @@ class TaskManager(Server):
             },
         )
         memory = [
+            "-XX:+UseParallelGC",  # nothing here waits for a pause; G1's threads would take the workers' time
             f"-Xmx{FRAMEWORK_HEAP + TASK_HEAP}m",
             f"-XX:MaxDirectMemorySize={FRAMEWORK_DIRECT + NETWORK}m",
             f"-XX:MaxMetaspaceSize={METASPACE}m",

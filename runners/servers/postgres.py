@@ -24,7 +24,10 @@ UNPRIVILEGED = "nobody"
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
-    "shared_buffers": "256MB",
+    "shared_buffers": "512MB",  # the primary key's pages are written at random: what has no room is written many times
+    "bgwriter_lru_maxpages": "0",  # which would write them early, to see them changed again
+    "wal_level": "minimal",  # nobody replicates from here
+    "max_wal_senders": "0",
     "max_wal_size": "2GB",
     "timezone": "UTC",
 }
