@@ -134,6 +134,12 @@ class _Reading:
             tail.close()
 
 
+def _commit(reading: _Reading, places: Mapping[int, int]) -> None:
+    """Tells where the copy is; only what an ended bundle has written."""
+    for partition, offset in places.items():
+        reading.tails[partition].commit(offset)
+
+
 class _Idle(dict[str, _Reading]):
     """The reading that no bundle of this process uses now."""
 
@@ -157,6 +163,9 @@ class _CopyDoFn(beam.DoFn):
         if reading:
             reading.close()
 
+    def start_bundle(self) -> None:
+        self._uncopied = True  # nothing of this bundle is copied yet, and all of those before it is in the other topic
+
     def process(
         self, element: tuple[int, int], state: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(PLACES)
     ) -> Iterator[pa.RecordBatch]:
@@ -165,6 +174,9 @@ class _CopyDoFn(beam.DoFn):
             if time.monotonic() - reading.polled_at > self._pace.interval_ms / 2000:
                 places = self._places(state.read(), element[1], reading)
                 before = dict(places)
+                if self._uncopied:
+                    _commit(reading, places)
+                    self._uncopied = False
                 yield from self._copied(reading, places)
                 if places != before:
                     state.write(json.dumps({"log_id": self._log_id, "places": places}).encode())
@@ -206,7 +218,6 @@ class _CopyDoFn(beam.DoFn):
                 del reading.held[partition]
             if partition not in reading.held:
                 tail.seek(offset)
-                tail.commit(offset)
                 batch = tail.poll(self._pace.max_records, _NO_WAIT, BATCH_BYTES // len(places))
                 if batch is not None:
                     reading.held[partition] = batch
