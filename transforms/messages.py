@@ -3,10 +3,10 @@
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.decimals import rounded
 
 __all__ = ["PIPELINE_VERSION", "processed_messages"]
@@ -59,31 +59,13 @@ def _values(ticks: pa.RecordBatch, name: str) -> list[Any]:
     column = ticks[name]
     if name == "processed_at":
         return _iso(column)
-    if pa.types.is_dictionary(column.type):
-        return _texts(column)
     if pa.types.is_floating(column.type):
         return rounded(column.to_numpy(zero_copy_only=False)).tolist()
-    return _whole(column)
-
-
-def _whole(column: pa.Array) -> list[Any]:
-    """The integers or booleans of a column; five times faster than `to_pylist` where some are null."""
-    blank = column.type.to_pandas_dtype()(0)
-    values: list[Any] = column.fill_null(blank.item()).to_numpy(zero_copy_only=False).tolist()
-    for row in np.flatnonzero(column.is_null()) if column.null_count else ():
-        values[row] = None
-    return values
-
-
-def _texts(column: pa.DictionaryArray) -> list[Any]:
-    """The strings of a column, each made once."""
-    texts = column.dictionary.to_pylist()
-    return [texts[index] for index in column.indices.to_numpy().tolist()]
+    return to_list(column)
 
 
 def _iso(times: pa.Int64Array) -> list[Any]:
     """Times in ms as ISO 8601."""
     day_and_time = times.cast(pa.timestamp("ms")).cast(pa.string())  # twenty times faster than strftime
     iso = pc.binary_join_element_wise(pc.binary_replace_slice(day_and_time, 10, 11, "T"), "Z", "")
-    texts: list[Any] = iso.to_numpy(zero_copy_only=False).tolist()
-    return texts
+    return to_list(iso)

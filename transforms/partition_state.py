@@ -4,6 +4,7 @@ Three parts, because they change at different times: `open` with every batch, `h
 appending.  All are Arrow IPC: a job can be stopped and resumed by changed code, and any Arrow reader can look inside.
 """
 
+import itertools
 import json
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from beam_pipelines.transforms.bars import WindowBars
 from beam_pipelines.transforms.batches import from_bytes, to_bytes
 from beam_pipelines.transforms.closing_state import NEVER, NOTHING, ClosingState
+from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.duplicates import Identities, Seen
 from beam_pipelines.transforms.indicators import Forming, History
 
@@ -228,10 +230,10 @@ def _window_batch(start: int, bars: WindowBars) -> pa.RecordBatch:
 
 def _numbers_of(names: pa.DictionaryArray, known: dict[str, int]) -> Ints:
     """Number of each name in `known`, which gains the new ones in the order in which they appear."""
-    indices = names.indices.to_numpy()
-    values = names.dictionary.to_pylist()
-    if not all(value in known for value in values):
-        for index in pc.unique(names.indices).to_pylist():  # not the dictionary's order: that may depend on batching
-            known.setdefault(values[index], len(known))
-    numbers = np.array([known.get(value, -1) for value in values], np.int64)  # -1: in the dictionary, but in no row
-    return numbers[indices]
+    values, indices = to_list(names.dictionary), names.indices.to_numpy()
+    numbers = np.array(list(map(known.get, values, itertools.repeat(-1))), np.int64)[indices]
+    if (numbers >= 0).all():  # what is in the dictionary but in no row stays unknown
+        return numbers
+    for index in pc.unique(names.indices).to_pylist():  # not the dictionary's order: that may depend on batching
+        known.setdefault(values[index], len(known))
+    return _numbers_of(names, known)

@@ -4,7 +4,6 @@ What a valid record is, and for which reason an invalid one is rejected, says `t
 a fast path that never rejects: what it cannot take or doubts goes to `read_record`, whose word is final.
 """
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipelines.transforms.batches import TICKS, span_of, with_span
+from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.tick_records import (
     MAX_DEPTH,
     RANGES,
@@ -138,28 +138,12 @@ def _keep_apart(values: pa.Array) -> bool:
 def _parsed_each(values: pa.Array) -> list[Tick | None]:
     """Each record by its own call of the parser."""
     ticks: list[Tick | None] = []
-    for value in _bytes_of(values):
+    for value in to_list(values):
         try:
             ticks.append(_TICK.decode(value.decode()) if value and is_shallow(value) else None)
         except (UnicodeDecodeError, msgspec.DecodeError):
             ticks.append(None)
     return ticks
-
-
-def _bytes_of(values: pa.Array) -> list[bytes | None]:
-    """The same as `to_pylist`, which is ten times slower."""
-    if not len(values):
-        return []
-    _, offsets, data = values.buffers()
-    ends = np.frombuffer(offsets, np.int32)[values.offset :][: len(values) + 1].tolist()
-    view = data.slice(ends[0], ends[-1] - ends[0]).to_pybytes() if data else b""
-    found: list[bytes | None] = [view[a - ends[0] : b - ends[0]] for a, b in itertools.pairwise(ends)]
-    for row in np.flatnonzero(values.is_null()) if values.null_count else ():
-        found[row] = None
-    return found
-
-
-# --- Tick to columns ---
 
 
 class _Columns:
@@ -214,7 +198,7 @@ class _Columns:
 
     def _names(self, words: list[str], meaning: Callable[[str], str | None]) -> pa.DictionaryArray:
         encoded = pa.array(words, _NAME)
-        written = encoded.dictionary.to_pylist()
+        written = to_list(encoded.dictionary)
         meant = [meaning(word) for word in written]
         if meant == written:
             return encoded

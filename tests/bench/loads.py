@@ -48,7 +48,7 @@ class Load:
         self._producer.init_transactions()
         self._newest, self._ends = [0] * PARTITIONS, np.zeros((PARTITIONS, ticks // rate // 60 + 2), np.int64)
         self._send(0, self.warm)
-        self.warm_until = min(self._newest) - CLOCK_BEHIND_MS
+        self.warm_until = min(self._newest[:symbols]) - CLOCK_BEHIND_MS  # fewer symbols leave partitions empty
         self._producer.commit_transaction()
         self._send(self.warm, ticks)
         for partition, newest in enumerate(self._newest):
@@ -73,7 +73,7 @@ class Load:
         cents = 10_000 + 17 * symbol + chance.integers(-50, 50, last - first)
         for partition in range(PARTITIONS):
             mine = np.flatnonzero(symbol % PARTITIONS == partition)
-            self._newest[partition] = max(self._newest[partition], int(time[mine].max()))
+            self._newest[partition] = int(time[mine].max(initial=self._newest[partition]))
             np.add.at(self._ends[partition], (time[mine] - START_MS) // BAR_MS, 1)
             rows = zip(symbol[mine].tolist(), time[mine].tolist(), cents[mine].tolist(), strict=True)
             yield (

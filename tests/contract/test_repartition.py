@@ -115,6 +115,7 @@ def bad(expected: ledger.Expected) -> Counter[tuple[str, bytes | None]]:
 
 def test_a_backlog_is_not_made_late_by_copying_it(keyed, records, run):
     backlog = {record["value"] for record in backlog_of(records)}
+    backlog -= {record["value"] for record in records[len(backlog_of(records)) :]}  # duplicates that were sent live
     assert too_late(run.copied.expected, backlog) <= too_late(keyed.expected, backlog)
 
 
