@@ -6,7 +6,7 @@ the append of the record at which the clock passes a bar's end until the bar is 
 """
 
 import argparse
-import os
+import pathlib
 import subprocess
 import threading
 import time
@@ -20,12 +20,11 @@ import psycopg
 from numpy.typing import NDArray
 
 from beam_pipelines.io.kafka import KafkaConfig
-from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.jobs import launched
-from beam_pipelines.runners.local import Endpoints, Stack
-from beam_pipelines.stack import TOPICS, initialise
+from beam_pipelines.runners.local import Endpoints
+from beam_pipelines.stack import TOPICS
 from beam_pipelines.transforms.records import partition_of
-from tests.bench.live import market, replay
+from tests.bench.live import fresh_stack, market, replay
 
 RAW, PROCESSED = "market-data-raw", "market-data-processed"
 WARM_S = 30
@@ -107,8 +106,8 @@ def bar_waits(seen: dict[tuple[str, int], int], raw: list[Appended]) -> Ints:
     return np.array(waits)
 
 
-def measure(ends: Endpoints, watch: BarWatch, seconds: int, rate: int, log: str, more: list[str]) -> None:
-    with launched(market(ends, *more), ends.flink_rest, "latency", cache_dir() / "bench-latency" / log) as job:
+def measure(ends: Endpoints, watch: BarWatch, seconds: int, rate: int, log: pathlib.Path, more: list[str]) -> None:
+    with launched(market(ends, *more), ends.flink_rest, "latency", log) as job:
         watch.start()
         subprocess.run(replay(ends, seconds, rate), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(10)
@@ -123,18 +122,13 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=5000, help="ticks a second")
     parser.add_argument("--market", nargs="*", default=[], help="more flags of market, without their dashes")
     options = parser.parse_args()
-    stack = Stack(cache_dir() / "bench-latency")
-    try:
-        ends = stack.up()
-        os.environ.update(ends.environment())
-        initialise(ends)
+    with fresh_stack("latency") as (stack, ends):
         watch = BarWatch(ends.postgres_dsn)
         more = [f"--{flag}" for flag in options.market]
-        measure(ends, watch, round(options.minutes * 60), options.rate, "market.log", more)
+        log = stack.state_dir / "market.log"
+        measure(ends, watch, round(options.minutes * 60), options.rate, log, more)
         raw = [appended(ends.kafka, partition) for partition in range(TOPICS[RAW])]
         waits = {"enriched tick": tick_waits(ends.kafka, raw), "bar in the table": bar_waits(watch.seen, raw)}
-    finally:
-        stack.down(purge=True)
     print(f"| {options.rate:,} ticks a second, ms | number | p50 | p95 | p99 | most |\n|---|--:|--:|--:|--:|--:|")
     for name, values in waits.items():
         figures = " | ".join(f"{value:,.0f}" for value in np.percentile(values, [50, 95, 99, 100]))

@@ -1,8 +1,26 @@
-"""The market stream with all sinks, as a user starts it, and a session that is sent to it in real time."""
+"""A benchmark's own servers, the market stream with all sinks as a user starts it, and a session in real time."""
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 
-from beam_pipelines.runners.local import Endpoints
+from beam_pipelines.runners.cache import cache_dir
+from beam_pipelines.runners.local import Endpoints, Stack
+from beam_pipelines.stack import initialise
+
+
+@contextlib.contextmanager
+def fresh_stack(name: str, slots: int = 2) -> Iterator[tuple[Stack, Endpoints]]:
+    """Servers with empty tables, gone at the block's end; programs that are started in it find them."""
+    stack = Stack(cache_dir() / f"bench-{name}", slots=slots)
+    try:
+        ends = stack.up()
+        os.environ.update(ends.environment())
+        initialise(ends)
+        yield stack, ends
+    finally:
+        stack.down(purge=True)
 
 
 def market(ends: Endpoints, *more: str) -> list[str]:

@@ -5,19 +5,17 @@ workers, at a low rate of ticks, checkpoints every 5 s on RocksDB.  Needs a JDK'
 """
 
 import argparse
-import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import psutil
 
-from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.jobs import launched
 from beam_pipelines.runners.local import Stack
-from beam_pipelines.stack import initialise
-from tests.bench.live import market, replay
+from tests.bench.live import fresh_stack, market, replay
 
 EVERY_S = 20
 Sample = dict[str, float]  # MB by name
@@ -36,11 +34,13 @@ def samples(stack: Stack, minutes: int) -> Iterator[Sample]:
         names, values = (line.split() for line in table.splitlines()[:2])
         heap = dict(zip(names, map(float, values), strict=True))
         children = psutil.Process(workers.pid).children(recursive=True)
-        yield {
+        sample = {
             "TaskManager, live heap": sum(heap[part] for part in ("EU", "OU", "S0U", "S1U")) / 1024,
             "TaskManager, resident": psutil.Process(task_manager.pid).memory_info().rss / 1e6,
             "Python workers, resident": sum(child.memory_info().rss for child in children) / 1e6,
         }
+        print(*(f"{megabytes:.0f}" for megabytes in sample.values()), file=sys.stderr, flush=True)
+        yield sample
 
 
 def main() -> None:
@@ -48,23 +48,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=18)
     parser.add_argument("--rate", type=int, default=500, help="ticks a second")
     options = parser.parse_args()
-    stack = Stack(cache_dir() / "bench-memory")
-    try:
-        ends = stack.up()
-        os.environ.update(ends.environment())
-        initialise(ends)
-        with (
-            launched(
-                market(ends, "--checkpointing_interval=5000"), ends.flink_rest, "memory", stack.state_dir / "market.log"
-            ),
-            subprocess.Popen(
-                replay(ends, 60 * options.minutes + 60, options.rate), stderr=subprocess.DEVNULL
-            ) as sender,
-        ):
-            taken = list(samples(stack, options.minutes))
-            sender.terminate()
-    finally:
-        stack.down(purge=True)
+    with (
+        fresh_stack("memory") as (stack, ends),
+        launched(
+            market(ends, "--checkpointing_interval=5000"), ends.flink_rest, "memory", stack.state_dir / "market.log"
+        ),
+        subprocess.Popen(replay(ends, 60 * options.minutes + 60, options.rate), stderr=subprocess.DEVNULL) as sender,
+    ):
+        taken = list(samples(stack, options.minutes))
+        sender.terminate()
     third = len(taken) // 3
     print("| MB, median | first third | second | last |\n|---|--:|--:|--:|")
     for name in taken[0]:

@@ -21,11 +21,10 @@ from typing import NamedTuple
 import psutil
 import psycopg
 
-from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.jobs import FlinkJob, launched
 from beam_pipelines.runners.local import Endpoints, Stack
 from beam_pipelines.runners.servers.base import Server
-from beam_pipelines.stack import initialise
+from tests.bench.live import fresh_stack
 from tests.bench.loads import Load
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -157,19 +156,6 @@ def load_of(ends: Endpoints, options: argparse.Namespace, number: int) -> Load:
     return Load(ends.kafka, name, options.ticks, options.symbols, options.rate)
 
 
-@contextlib.contextmanager
-def stack_for(options: argparse.Namespace) -> Iterator[tuple[Stack, Endpoints]]:
-    """Servers with empty tables, for this benchmark only."""
-    stack = Stack(cache_dir() / "bench-stream", slots=options.slots)
-    try:
-        ends = stack.up()
-        os.environ.update(ends.environment())
-        initialise(ends)
-        yield stack, ends
-    finally:
-        stack.down(purge=True)
-
-
 def report(run: Run) -> None:
     print(f"{run.ticks / run.seconds:,.0f}/s", {name: round(run.per_million(name), 2) for name in run.cpu}, flush=True)
 
@@ -188,7 +174,7 @@ def main() -> None:
     parser.description = str(__doc__).splitlines()[0]
     options = parser.parse_args()
     runs = []
-    with stack_for(options) as (stack, ends):
+    with fresh_stack("stream", options.slots) as (stack, ends):
         for number in range(options.repetitions):
             runs.append(measure(stack, ends, options, load_of(ends, options, number)))
             report(runs[-1])

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from beam_pipelines.runners.local import Endpoints, Stack
+from tests.bench.live import fresh_stack
 from tests.bench.loads import BAR_MS, Load
 from tests.bench.peers.bars import Bars, check_same, final_bars
 from tests.bench.peers.harness import PEERS, Cost, Peer, provide, run
-from tests.bench.stream import CLIENT, Run, arguments, load_of, measure, print_table, report, stack_for
+from tests.bench.stream import CLIENT, Run, arguments, load_of, measure, print_table, report
 
 FEW = 1000  # ticks
 
@@ -92,7 +93,7 @@ def main() -> None:
         provide(peer)
     ours: list[Run] = []
     theirs: list[dict[Peer, Beside]] = []
-    with stack_for(options) as (stack, ends):
+    with fresh_stack("stream", options.slots) as (stack, ends):
         few = few_ticks(ends, f"few-{os.getpid()}")
         for peer in peers:
             run(peer, few, stack)  # not counted: the first job of a cluster and the first import of a file are slow
