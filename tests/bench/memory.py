@@ -32,10 +32,10 @@ def samples(stack: Stack, minutes: int) -> Iterator[Sample]:
             ["jstat", "-gc", str(task_manager.pid)], check=True, capture_output=True, text=True
         ).stdout
         names, values = (line.split() for line in table.splitlines()[:2])
-        heap = dict(zip(names, map(float, values), strict=True))
+        heap = dict(zip(names, values, strict=True))  # "-" for what a collector has not
         children = psutil.Process(workers.pid).children(recursive=True)
         sample = {
-            "TaskManager, live heap": sum(heap[part] for part in ("EU", "OU", "S0U", "S1U")) / 1024,
+            "TaskManager, live heap": sum(float(heap[part]) for part in ("EU", "OU", "S0U", "S1U")) / 1024,
             "TaskManager, resident": psutil.Process(task_manager.pid).memory_info().rss / 1e6,
             "Python workers, resident": sum(child.memory_info().rss for child in children) / 1e6,
         }
@@ -55,8 +55,10 @@ def main() -> None:
         ),
         subprocess.Popen(replay(ends, 60 * options.minutes + 60, options.rate), stderr=subprocess.DEVNULL) as sender,
     ):
-        taken = list(samples(stack, options.minutes))
-        sender.terminate()
+        try:
+            taken = list(samples(stack, options.minutes))
+        finally:
+            sender.terminate()
     third = len(taken) // 3
     print("| MB, median | first third | second | last |\n|---|--:|--:|--:|")
     for name in taken[0]:
