@@ -146,6 +146,9 @@ def _parsed_each(values: pa.Array) -> list[Tick | None]:
     return ticks
 
 
+# --- Tick to columns ---
+
+
 class _Columns:
     """Ticks as columns; names are dictionaries of the words in use only, in order of their first use.
 
