@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_pipelines.transforms.batches import COPIES, span_of, with_span
+from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.tick_records import symbol_of
 
 __all__ = ["Merged", "first_copies", "merged", "symbols_of", "with_origin"]
@@ -91,7 +92,7 @@ def first_copies(raw: pa.RecordBatch, copied: dict[str, int]) -> pa.RecordBatch:
       copied: partition of a copied log → highest offset copied so far; changed in place.
     """
     kept = []
-    for row, text in enumerate(raw["copied_from"].to_pylist()):
+    for row, text in enumerate(to_list(raw["copied_from"])):
         log, _, offset = (text or "").rpartition("/")
         if log and offset.isdecimal():
             if int(offset) <= copied.get(log, -1):
