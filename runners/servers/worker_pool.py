@@ -29,7 +29,7 @@ class WorkerPool(Server):
     """
 
     name = "workers"
-    preferred_ports: ClassVar[Mapping[str, int]] = {"worker_pool": 50000}
+    preferred_ports: ClassVar[Mapping[str, int]] = {"worker_pool": 0}  # any outgoing connection may have Beam's 50000
 
     def provide(self) -> None:
         """Nothing to do: it is part of Beam."""

@@ -10,6 +10,7 @@ import psycopg
 import pyarrow.fs
 import pytest
 
+from beam_pipelines.runners.local import Stack
 from beam_pipelines.runners.servers.base import ServerError
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
@@ -81,3 +82,9 @@ def test_a_stranger_at_the_port_is_not_taken_for_ours(postgres_server: Postgres,
     finally:
         late.stop()
     assert postgres_server.usable
+
+
+def test_no_server_wants_a_port_that_an_outgoing_connection_may_have(tmp_path: pathlib.Path) -> None:
+    lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = {name: port for server in Stack(tmp_path).servers for name, port in server.preferred_ports.items()}
+    assert {name: port for name, port in ports.items() if port >= lowest} == {}
