@@ -90,7 +90,7 @@ def _clock_of(element: tuple[int, Iterable[Reach]], layout: Layout) -> tuple[int
         check_continues(layout, position.next, span)
         highs.append(position.high)
         high = max(position.high, newest)
-        group = Group(high // layout.slot_ms, last.block) if last else position.open
+        group = Group(layout.slot_of(partition, high), last.block) if last else position.open
         position = Position(position.begin, span.next, high, group)
     return partition, Clock([reach.span.first for reach in reaches], highs, position)
 
@@ -183,7 +183,7 @@ class _OpenObjectsDoFn(beam.DoFn):
             state.write(_encoded(position, unwritten=False))
 
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2
 
 
 def _encoded(position: Position, unwritten: bool) -> bytes:

@@ -4,14 +4,15 @@
 
 An object holds the rows of one log partition that fall in one slot of log time, one block of offsets and one hour (or
 day) of their own time, in offset order.  The slot of a record is that of the highest log time up to it, so slots never
-go back, and the first record of the next slot or block finishes the objects of the last.
+go back, and the first record of the next slot or block finishes the objects of the last.  Each partition's slots begin
+at a time of its own: were all written at one moment, all ticks would wait for them.
 """
 
 import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypeVar
 
 import apache_beam as beam
 import numpy as np
@@ -39,8 +40,11 @@ __all__ = [
 ]
 
 _ROW_GROUP = 131_072  # rows; what query engines read in parallel
+_HOUR_MS = 3_600_000
+_SPREAD = 618_034  # the golden ratio, in millionths: its multiples fill a range evenly, however many there are
 NEVER = -(2**63)
 """Before any log time, ms."""
+_Times = TypeVar("_Times", int, NDArray[np.int64])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,23 @@ class Layout:
         if self.compression not in ("snappy", "zstd"):
             raise UsageError(f"lake compression is '{self.compression}': give snappy or zstd")
 
+    def slot_of(self, partition: int, log_time: _Times) -> _Times:
+        """Number of the slot of each log time, ms."""
+        return (log_time - self._first_start(partition)) // self.slot_ms
+
+    def start_of(self, partition: int, slot: int) -> int:
+        """When a slot begins, ms, at a whole second."""
+        return self._first_start(partition) + slot * self.slot_ms
+
+    def _first_start(self, partition: int) -> int:
+        """The start of slot 0, less than a slot; 0 for slots of hours, each of which would lie in one hour more.
+
+        That is an object more; and such slots are for replays, where nobody waits.
+        """
+        if self.slot_ms >= _HOUR_MS:
+            return 0
+        return partition * _SPREAD % 1_000_000 * (self.slot_ms // 1000) // 1_000_000 * 1000
+
 
 MARKET_DATA = Layout("market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 300_000, 500_000, gapless=True)
 """Every valid tick of the raw topic, late and repeated ones too."""
@@ -89,7 +110,7 @@ DEAD_LETTER_DATA = Layout(
 class Group(NamedTuple):
     """What the objects that open and end together have in common, beside the log partition."""
 
-    slot: int  # of log time, since the Unix epoch
+    slot: int  # of log time, since the partition's first start
     block: int  # of offsets
 
 
@@ -135,7 +156,7 @@ def cut(layout: Layout, position: Position | None, batch: pa.RecordBatch) -> tup
     if not len(batch):
         return position._replace(next=span.next), []
     high = np.maximum.accumulate(np.maximum(_numbers(batch, layout.clock), position.high))
-    slots, blocks = high // layout.slot_ms, _numbers(batch, "offset") // layout.block
+    slots, blocks = layout.slot_of(span.partition, high), _numbers(batch, "offset") // layout.block
     pieces = [
         Piece(Group(int(slots[start]), int(blocks[start])), batch.slice(start, end - start))
         for start, end in _runs((np.diff(slots) != 0) | (np.diff(blocks) != 0))
@@ -224,7 +245,7 @@ def _folder(hour_or_day: str) -> str:
 
 def _name(layout: Layout, group: Group, topic: str, partition: int) -> str:
     """Name of an object within its folder.  The topic keeps two topics in one lake from overwriting each other."""
-    start = np.datetime_as_string(np.datetime64(group.slot * layout.slot_ms, "ms"), unit="s")
+    start = np.datetime_as_string(np.datetime64(layout.start_of(partition, group.slot), "ms"), unit="s")
     compact = re.sub("[-:]", "", start)
     return f"p{partition:05d}-{compact}Z-{group.block:012d}-{re.sub('[^A-Za-z0-9._-]', '_', topic)}.parquet"
 

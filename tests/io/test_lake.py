@@ -188,6 +188,23 @@ def test_slots_never_go_back_and_hold_no_more_offsets_than_a_block():
     assert {offset // 50 for offset in pieces[1].rows["offset"].to_pylist()} == {pieces[1].group.block}
 
 
+def test_partitions_do_not_end_their_slots_at_one_moment_but_those_of_hours():
+    starts = [MARKET_DATA.start_of(partition, 0) for partition in range(8)]
+    assert np.diff(sorted([*starts, starts[0] + MARKET_DATA.slot_ms])).min() > MARKET_DATA.slot_ms / 16
+    hourly = dataclasses.replace(MARKET_DATA, slot_ms=3_600_000)
+    assert {hourly.start_of(partition, 0) for partition in range(8)} == {0}
+
+
+def test_an_object_is_named_by_the_start_of_its_slot(tmp_path):
+    whole = log(400, partition=3)
+    newest = dict(zip(whole["offset"].to_pylist(), np.maximum.accumulate(whole["log_time"].to_numpy()), strict=True))
+    for written in write_bounded(str(tmp_path), [whole], SMALL):
+        named = written.path.rpartition("/p00003-")[2][:16]
+        start = datetime.datetime.strptime(named, "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.UTC).timestamp() * 1000
+        offsets = pq.read_table(tmp_path / written.path)["offset"].to_pylist()
+        assert all(start <= newest[offset] < start + SMALL.slot_ms for offset in offsets)
+
+
 @DRIVERS
 def test_every_tick_is_in_the_lake_once_in_the_folder_of_its_hour(lake, write):
     logs = [log(400, partition) for partition in range(3)]
