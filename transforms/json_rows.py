@@ -1,47 +1,87 @@
 """Record batches to JSON, one object a row, without a Python object a row."""
 
+import itertools
 import json
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 __all__ = ["json_rows"]
 
+_Pieces = list[str | pa.Array]
+"""Texts that make up each row when put one after the other: the same for all rows, or one a row."""
 
-def json_rows(batch: pa.RecordBatch) -> pa.Array:
-    """A binary array: each row of `batch` as one JSON object, fields in column order, nulls left out.
 
-    Takes string, integer, boolean and floating-point columns, dictionary-encoded or not; NaN and Infinity, which JSON
-    does not have, are left out like nulls.  Floats are written in their shortest form that reads back equal.
+def json_rows(batch: pa.RecordBatch, nulls: bool = False) -> pa.Array:
+    """A binary array: each row of `batch` as one JSON object, fields in column order.
+
+    Takes columns of strings, dictionary-encoded or not, integers, booleans, float64 and timestamps (UTC, written as
+    ISO 8601).  Floats are written in their shortest form that reads back equal, and never like an integer.
+
+    Args:
+      batch: the rows.
+      nulls: whether a null is written as such or left out, and with it NaN and Infinity, which JSON does not have.
     """
-    pieces: list[pa.Array | pa.Scalar] = []
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        pieces += _pieces(f",{json.dumps(field.name)}:", column)
-    end, nothing = pa.scalar("}"), pa.scalar("")
-    fields = pc.binary_join_element_wise(*pieces, end, nothing, null_handling="replace", null_replacement="")
-    return pc.if_else(
-        pc.equal(fields, end), pa.scalar(b"{}"), pc.binary_replace_slice(fields.cast(pa.binary()), 0, 1, b"{")
-    )
+    pieces: _Pieces = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        before, *text = _text(column)
+        pieces += _field([f",{json.dumps(name)}:{before}", *text], nulls)
+    if pieces and isinstance(pieces[0], str):
+        return _joined(["{" + pieces[0][1:], *pieces[1:], "}"], len(batch), nulls)
+    fields = _joined([*pieces, "}"], len(batch), nulls)
+    return pc.if_else(pc.equal(fields, b"}"), b"{}", pc.binary_replace_slice(fields, 0, 1, b"{"))
 
 
-def _pieces(prefix: str, column: pa.Array) -> list[pa.Array | pa.Scalar]:
-    """What to join for one column; where its value is null, the name before it must be null too."""
-    text = _text(column)
-    if text.null_count == 0:
-        return [pa.scalar(prefix), text]
-    return [pc.binary_join_element_wise(pa.scalar(prefix), text, "")]
+def _field(pieces: _Pieces, nulls: bool) -> _Pieces:
+    """The pieces of one field; where its value is to be left out, its name is left out too."""
+    if nulls or not any(piece.null_count for piece in pieces if isinstance(piece, pa.Array)):
+        return pieces
+    return [pc.binary_join_element_wise(*pieces, "")]
 
 
-def _text(column: pa.Array) -> pa.Array:
-    """Each value as JSON text."""
+def _joined(pieces: _Pieces, rows: int, nulls: bool) -> pa.Array:
+    texts: _Pieces = []
+    for literals, run in itertools.groupby(pieces, lambda piece: isinstance(piece, str)):
+        same = list(run)
+        texts += ["".join(same)] if literals else same
+    if len(texts) == 1:
+        return pa.repeat(texts[0], rows).cast(pa.binary())
+    null = "null" if nulls else ""
+    return pc.binary_join_element_wise(*texts, "", null_handling="replace", null_replacement=null).cast(pa.binary())
+
+
+def _text(column: pa.Array) -> _Pieces:
+    """Each value as JSON text; the first piece is a literal."""
     if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
         return _quoted(column)
-    if pa.types.is_floating(column.type):
-        return pc.if_else(pc.is_finite(column), column, None).cast(pa.string())
-    return column.cast(pa.string())
+    if pa.types.is_float64(column.type):
+        return ["", _decimal(column)]
+    if pa.types.is_timestamp(column.type):
+        return _iso(column)
+    return ["", column.cast(pa.string())]
 
 
-def _quoted(column: pa.Array) -> pa.Array:
+def _quoted(column: pa.Array) -> _Pieces:
     """Strings as JSON strings; each distinct one is escaped once."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    return pa.array([json.dumps(word) for word in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
+    words = [json.dumps(word) for word in encoded.dictionary.to_pylist()]
+    if len(words) == 1 and not encoded.null_count:
+        return words
+    return ["", pa.array(words, pa.string()).take(encoded.indices)]
+
+
+def _decimal(column: pa.Array) -> pa.Array:
+    """Floats as JSON numbers: one list is encoded and cut at its commas, since Arrow's own text of 285.0 is 285."""
+    values = column.to_numpy(zero_copy_only=False)  # null is NaN
+    together = pa.array([msgspec.json.encode(values.tolist())[1:-1]]).cast(pa.string())
+    text = pc.split_pattern(together, ",").values[: len(values)]  # of no values there is one text, an empty one
+    finite = np.isfinite(values)
+    return text if finite.all() else pc.if_else(pa.array(finite), text, None)
+
+
+def _iso(column: pa.Array) -> _Pieces:
+    text = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())  # twenty times faster than strftime
+    pieces: _Pieces = ['"', pc.binary_replace_slice(text, 10, 11, "T"), 'Z"']
+    return ["", pc.binary_join_element_wise(*pieces, "")] if column.null_count else pieces

@@ -2,11 +2,11 @@
 
 From the append of a raw record to that of its enriched tick, the ticks that wait for a bar to close included; and from
 the append of the record at which the clock passes a bar's end until the bar is seen in the table, which is asked every
-50 ms.  All servers and the sender are on this machine; all sinks are on.
+50 ms.  All servers and the sender are on this machine; all sinks are on.  Beside them what that rate costs, servers
+included.
 """
 
 import argparse
-import pathlib
 import subprocess
 import threading
 import time
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.runners.jobs import launched
-from beam_pipelines.runners.local import Endpoints
+from beam_pipelines.runners.local import Endpoints, Stack
 from beam_pipelines.stack import TOPICS
 from beam_pipelines.transforms.records import partition_of
-from tests.bench.live import fresh_stack, market, replay
+from tests.bench.live import Cpu, cpu_of, fresh_stack, market, replay
 
 RAW, PROCESSED = "market-data-raw", "market-data-processed"
 WARM_S = 30
@@ -106,14 +106,26 @@ def bar_waits(seen: dict[tuple[str, int], int], raw: list[Appended]) -> Ints:
     return np.array(waits)
 
 
-def measure(ends: Endpoints, watch: BarWatch, seconds: int, rate: int, log: pathlib.Path, more: list[str]) -> None:
+def measure(stack: Stack, ends: Endpoints, watch: BarWatch, seconds: int, rate: int, more: list[str]) -> Cpu:
+    """What the ticks of so many seconds cost, after those of the first `WARM_S`."""
+    log = stack.state_dir / "market.log"
     with launched(market(ends, *more), ends.flink_rest, "latency", log) as job:
         watch.start()
-        subprocess.run(replay(ends, seconds, rate), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with subprocess.Popen(
+            replay(ends, seconds, rate), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as sender:
+            time.sleep(WARM_S)
+            before = cpu_of(stack)
+            time.sleep(seconds - WARM_S)
+            spent = cpu_of(stack)
+        if sender.returncode:
+            raise RuntimeError(f"the sender failed: {sender.args}")
         time.sleep(10)
         job.check()
     watch.over.set()
     watch.join()
+    millions = (seconds - WARM_S) * rate / 1e6
+    return {name: (spent[name] - before[name]) / millions for name in before}
 
 
 def main() -> None:
@@ -125,14 +137,15 @@ def main() -> None:
     with fresh_stack("latency") as (stack, ends):
         watch = BarWatch(ends.postgres_dsn)
         more = [f"--{flag}" for flag in options.market]
-        log = stack.state_dir / "market.log"
-        measure(ends, watch, round(options.minutes * 60), options.rate, log, more)
+        cpu = measure(stack, ends, watch, round(options.minutes * 60), options.rate, more)
         raw = [appended(ends.kafka, partition) for partition in range(TOPICS[RAW])]
         waits = {"enriched tick": tick_waits(ends.kafka, raw), "bar in the table": bar_waits(watch.seen, raw)}
     print(f"| {options.rate:,} ticks a second, ms | number | p50 | p95 | p99 | most |\n|---|--:|--:|--:|--:|--:|")
     for name, values in waits.items():
         figures = " | ".join(f"{value:,.0f}" for value in np.percentile(values, [50, 95, 99, 100]))
         print(f"| {name} | {len(values):,} | {figures} |")
+    print("\nCPU-seconds per million ticks:", *(f"{name} {value:.1f}," for name, value in cpu.items()), end=" ")
+    print(f"all {sum(cpu.values()):.1f}")
 
 
 if __name__ == "__main__":

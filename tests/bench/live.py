@@ -5,9 +5,14 @@ import os
 import sys
 from collections.abc import Iterator
 
+import psutil
+
 from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.local import Endpoints, Stack
+from beam_pipelines.runners.servers.base import Server
 from beam_pipelines.stack import initialise
+
+Cpu = dict[str, float]  # CPU-seconds by server
 
 
 @contextlib.contextmanager
@@ -35,3 +40,25 @@ def market(ends: Endpoints, *more: str) -> list[str]:
 def replay(ends: Endpoints, seconds: int, rate: int, symbols: int = 500) -> list[str]:
     flags = f"--speed=real --restamp --symbols={symbols} --duration_seconds={seconds} --ticks={seconds * rate}"
     return [sys.executable, "-m", "beam_pipelines.replay", f"--bootstrap_servers={ends.kafka}", *flags.split()]
+
+
+def cpu_of(stack: Stack) -> Cpu:
+    """What all servers have spent so far."""
+    return {server.name: sum(map(spent, processes_of(server))) for server in stack.servers}
+
+
+def processes_of(server: Server) -> Iterator[psutil.Process]:
+    """The server's process and all that it started."""
+    if server.process is not None:
+        process = psutil.Process(server.process.pid)
+        yield process
+        yield from process.children(recursive=True)
+
+
+def spent(process: psutil.Process) -> float:
+    """CPU-seconds of a process and of its children that have ended."""
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system + times.children_user + times.children_system

@@ -15,22 +15,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import psutil
 import psycopg
 
 from beam_pipelines.runners.jobs import FlinkJob, launched
 from beam_pipelines.runners.local import Endpoints, Stack
 from beam_pipelines.runners.servers.base import Server
-from tests.bench.live import fresh_stack
+from tests.bench.live import Cpu, cpu_of, fresh_stack, processes_of
 from tests.bench.loads import Load
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 600
 CLIENT = ("workers", "taskmanager", "jobmanager")  # all that is not a server of others too
-Cpu = dict[str, float]  # CPU-seconds by server
 
 
 class Run(NamedTuple):
@@ -42,30 +39,10 @@ class Run(NamedTuple):
         return sum(self.cpu[name] for name in servers or self.cpu) / self.ticks * 1e6
 
 
-def cpu_of(stack: Stack) -> Cpu:
-    return {server.name: sum(map(spent, tree(server.process.pid))) for server in stack.servers if server.process}
-
-
-def tree(pid: int) -> Iterator[psutil.Process]:
-    process = psutil.Process(pid)
-    yield process
-    yield from process.children(recursive=True)
-
-
-def spent(process: psutil.Process) -> float:
-    """CPU-seconds of a process and of its children that have ended."""
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return times.user + times.system + times.children_user + times.children_system
-
-
 def threads_of(server: Server) -> Counter[str]:
     """CPU-seconds by name of thread."""
     spent_by: Counter[str] = Counter()
-    assert server.process is not None
-    for process in tree(server.process.pid):
+    for process in processes_of(server):
         for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
             with contextlib.suppress(OSError):  # it has ended
                 name, _, rest = (task / "stat").read_text().partition(" (")[2].rpartition(") ")

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from beam_pipelines.runners.cache import cache_dir, locked
 from beam_pipelines.runners.local import Stack
+from tests.bench.live import cpu_of
 from tests.bench.peers.bars import Bars, bars_in
-from tests.bench.stream import CLIENT, cpu_of
+from tests.bench.stream import CLIENT
 
 ROOT = pathlib.Path(__file__).parents[3]
 PATIENCE_S = 900
