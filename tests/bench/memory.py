@@ -47,12 +47,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--minutes", type=int, default=18)
     parser.add_argument("--rate", type=int, default=500, help="ticks a second")
+    parser.add_argument("--market", nargs="*", default=[], help="more flags of market, without their dashes")
     options = parser.parse_args()
+    more = ["--checkpointing_interval=5000", *(f"--{flag}" for flag in options.market)]
     with (
         fresh_stack("memory") as (stack, ends),
-        launched(
-            market(ends, "--checkpointing_interval=5000"), ends.flink_rest, "memory", stack.state_dir / "market.log"
-        ),
+        launched(market(ends, *more), ends.flink_rest, "memory", stack.state_dir / "market.log"),
         subprocess.Popen(replay(ends, 60 * options.minutes + 60, options.rate), stderr=subprocess.DEVNULL) as sender,
     ):
         try:
