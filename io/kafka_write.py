@@ -17,6 +17,7 @@ __all__ = ["KafkaWriteError", "WriteToKafka"]
 
 _Headers = list[tuple[str, str | bytes | None]]
 _BACK_PRESSURE = 0.05  # s between attempts while the producer's queue is full
+_ANY_PARTITION = -1
 
 
 class KafkaWriteError(RuntimeError):
@@ -89,11 +90,12 @@ class _WriteDoFn(beam.DoFn):
         return self._producer
 
     def _send(self, batch: pa.RecordBatch) -> None:
+        """Hands over each row; by place, since arguments by name would cost as much as the rest of the call."""
         producer, topic = self._checked(), self._topic
         for value, key, stamp, headers in zip(*_columns_of(batch, self._stamped), strict=True):
             while True:
                 try:
-                    producer.produce(topic, value, key, timestamp=stamp, headers=headers)
+                    producer.produce(topic, value, key, _ANY_PARTITION, None, None, stamp, headers)
                     break
                 except BufferError:
                     producer.poll(_BACK_PRESSURE)
