@@ -98,7 +98,7 @@ class Layout:
         return partition * _SPREAD % 1_000_000 * (self.slot_ms // 1000) // 1_000_000 * 1000
 
 
-MARKET_DATA = Layout("market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 300_000, 500_000, gapless=True)
+MARKET_DATA = Layout("market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 300_000, 250_000, gapless=True)
 """Every valid tick of the raw topic, late and repeated ones too."""
 
 DEAD_LETTER_DATA = Layout(
