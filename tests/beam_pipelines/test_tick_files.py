@@ -53,7 +53,7 @@ def test_csv_columns_get_their_types_and_empty_cells_are_absent(file: Files) -> 
     path = file("a.csv", "symbol,timestamp,price,volume,bid,note\nibm,1000,1.50,3,,x\nIBM,2000,2,4,1.25,y\n")
     assert sent(path) == [
         (1000, b"IBM", b'{"symbol":"ibm","timestamp":1000,"price":1.5,"volume":3}'),
-        (2000, b"IBM", b'{"symbol":"IBM","timestamp":2000,"price":2,"volume":4,"bid":1.25}'),
+        (2000, b"IBM", b'{"symbol":"IBM","timestamp":2000,"price":2.0,"volume":4,"bid":1.25}'),
     ]
 
 
