@@ -17,7 +17,7 @@ _Pieces = list[str | pa.Array]
 def json_rows(batch: pa.RecordBatch, nulls: bool = False) -> pa.Array:
     """A binary array: each row of `batch` as one JSON object, fields in column order.
 
-    Takes columns of strings, dictionary-encoded or not, integers, booleans, float64 and timestamps (UTC, written as
+    Takes columns of strings, dictionary-encoded or not, integers, booleans, floats and timestamps (UTC, written as
     ISO 8601).  Floats are written in their shortest form that reads back equal, and never like an integer.
 
     Args:
@@ -26,8 +26,7 @@ def json_rows(batch: pa.RecordBatch, nulls: bool = False) -> pa.Array:
     """
     pieces: _Pieces = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        before, *text = _text(column)
-        pieces += _field([f",{json.dumps(name)}:{before}", *text], nulls)
+        pieces += _field([f",{json.dumps(name)}:", *_text(column)], nulls)
     if pieces and isinstance(pieces[0], str):
         return _joined(["{" + pieces[0][1:], *pieces[1:], "}"], len(batch), nulls)
     fields = _joined([*pieces, "}"], len(batch), nulls)
@@ -53,14 +52,14 @@ def _joined(pieces: _Pieces, rows: int, nulls: bool) -> pa.Array:
 
 
 def _text(column: pa.Array) -> _Pieces:
-    """Each value as JSON text; the first piece is a literal."""
+    """Each value as JSON text."""
     if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
         return _quoted(column)
-    if pa.types.is_float64(column.type):
-        return ["", _decimal(column)]
+    if pa.types.is_floating(column.type):
+        return [_decimal(column)]
     if pa.types.is_timestamp(column.type):
         return _iso(column)
-    return ["", column.cast(pa.string())]
+    return [column.cast(pa.string())]
 
 
 def _quoted(column: pa.Array) -> _Pieces:
@@ -69,11 +68,13 @@ def _quoted(column: pa.Array) -> _Pieces:
     words = [json.dumps(word) for word in encoded.dictionary.to_pylist()]
     if len(words) == 1 and not encoded.null_count:
         return words
-    return ["", pa.array(words, pa.string()).take(encoded.indices)]
+    return [pa.array(words, pa.string()).take(encoded.indices)]
 
 
 def _decimal(column: pa.Array) -> pa.Array:
     """Floats as JSON numbers: one list is encoded and cut at its commas, since Arrow's own text of 285.0 is 285."""
+    if not pa.types.is_float64(column.type):
+        column = column.cast(pa.string()).cast(pa.float64())  # 0.1 stays 0.1; the float64 nearest to a float32 does not
     values = column.to_numpy(zero_copy_only=False)  # null is NaN
     together = pa.array([msgspec.json.encode(values.tolist())[1:-1]]).cast(pa.string())
     text = pc.split_pattern(together, ",").values[: len(values)]  # of no values there is one text, an empty one
@@ -84,4 +85,4 @@ def _decimal(column: pa.Array) -> pa.Array:
 def _iso(column: pa.Array) -> _Pieces:
     text = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())  # twenty times faster than strftime
     pieces: _Pieces = ['"', pc.binary_replace_slice(text, 10, 11, "T"), 'Z"']
-    return ["", pc.binary_join_element_wise(*pieces, "")] if column.null_count else pieces
+    return [pc.binary_join_element_wise(*pieces, "")] if column.null_count else pieces

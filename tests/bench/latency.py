@@ -109,17 +109,14 @@ def bar_waits(seen: dict[tuple[str, int], int], raw: list[Appended]) -> Ints:
 def measure(stack: Stack, ends: Endpoints, watch: BarWatch, seconds: int, rate: int, more: list[str]) -> Cpu:
     """What the ticks of so many seconds cost, after those of the first `WARM_S`."""
     log = stack.state_dir / "market.log"
+    before: Cpu = {}
+    warm = threading.Timer(WARM_S, lambda: before.update(cpu_of(stack)))
+    warm.daemon = True
     with launched(market(ends, *more), ends.flink_rest, "latency", log) as job:
         watch.start()
-        with subprocess.Popen(
-            replay(ends, seconds, rate), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as sender:
-            time.sleep(WARM_S)
-            before = cpu_of(stack)
-            time.sleep(seconds - WARM_S)
-            spent = cpu_of(stack)
-        if sender.returncode:
-            raise RuntimeError(f"the sender failed: {sender.args}")
+        warm.start()
+        subprocess.run(replay(ends, seconds, rate), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        spent = cpu_of(stack)
         time.sleep(10)
         job.check()
     watch.over.set()

@@ -57,6 +57,17 @@ def test_fields_are_in_the_order_of_the_columns() -> None:
     assert json_rows(batch, nulls=True).to_pylist() == [b'{"b":1,"a":null,"c":2.0}']
 
 
+def test_narrow_floats_are_written_as_short_as_they_are() -> None:
+    prices = pa.array([0.1, 285.0, math.nan, math.inf, None], pa.float32())
+    assert json_rows(pa.record_batch({"price": prices})).to_pylist() == [
+        b'{"price":0.1}',
+        b'{"price":285.0}',
+        b"{}",
+        b"{}",
+        b"{}",
+    ]
+
+
 @given(st.lists(st.none() | st.text()))
 def test_dictionary_encoded_strings_are_written_like_plain_ones(words: list[str | None]) -> None:
     plain = pa.array(words, pa.string())
