@@ -5,6 +5,7 @@ record batches: consecutive records of one log partition.  A batch says in its s
 log it stands for (`Span`), so that a stage can check that nothing is missing or repeated, whatever was filtered.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -159,6 +160,7 @@ def span_of(batch: pa.RecordBatch) -> Span:
     return Span(topic, *map(int, numbers))
 
 
+@functools.cache
 def empty(schema: pa.Schema) -> pa.RecordBatch:
     """A batch without rows."""
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)

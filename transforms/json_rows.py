@@ -2,11 +2,13 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 __all__ = ["json_rows"]
 
@@ -25,8 +27,13 @@ def json_rows(batch: pa.RecordBatch, nulls: bool = False) -> pa.Array:
       nulls: whether a null is written as such or left out, and with it NaN and Infinity, which JSON does not have.
     """
     pieces: _Pieces = []
+    floats = [
+        name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if pa.types.is_floating(kind)
+    ]
+    decimals = dict(zip(floats, _decimals([batch[name] for name in floats]), strict=True))
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        pieces += _field([f",{json.dumps(name)}:", *_text(column)], nulls)
+        text = [decimals[name]] if name in decimals else _text(column)
+        pieces += _field([f",{json.dumps(name)}:", *text], nulls)
     if pieces and isinstance(pieces[0], str):
         return _joined(["{" + pieces[0][1:], *pieces[1:], "}"], len(batch), nulls)
     fields = _joined([*pieces, "}"], len(batch), nulls)
@@ -55,8 +62,6 @@ def _text(column: pa.Array) -> _Pieces:
     """Each value as JSON text."""
     if pa.types.is_dictionary(column.type) or pa.types.is_string(column.type):
         return _quoted(column)
-    if pa.types.is_floating(column.type):
-        return [_decimal(column)]
     if pa.types.is_timestamp(column.type):
         return _iso(column)
     return [column.cast(pa.string())]
@@ -71,15 +76,26 @@ def _quoted(column: pa.Array) -> _Pieces:
     return [pa.array(words, pa.string()).take(encoded.indices)]
 
 
-def _decimal(column: pa.Array) -> pa.Array:
+def _decimals(columns: Sequence[pa.Array]) -> list[pa.Array]:
     """Floats as JSON numbers: one list is encoded and cut at its commas, since Arrow's own text of 285.0 is 285."""
+    if not columns:
+        return []
+    values = np.concatenate([_doubles(column) for column in columns])
+    together = pa.array([msgspec.json.encode(values.tolist())[1:-1]]).cast(pa.string())
+    text = pc.split_pattern(together, ",").values
+    finite = np.isfinite(values)
+    if not finite.all():
+        text = pc.if_else(pa.array(finite), text, None)
+    rows = len(columns[0])
+    return [text.slice(at * rows, rows) for at in range(len(columns))]
+
+
+def _doubles(column: pa.Array) -> NDArray[np.float64]:
+    """The values as float64; null is NaN."""
     if not pa.types.is_float64(column.type):
         column = column.cast(pa.string()).cast(pa.float64())  # 0.1 stays 0.1; the float64 nearest to a float32 does not
-    values = column.to_numpy(zero_copy_only=False)  # null is NaN
-    together = pa.array([msgspec.json.encode(values.tolist())[1:-1]]).cast(pa.string())
-    text = pc.split_pattern(together, ",").values[: len(values)]  # of no values there is one text, an empty one
-    finite = np.isfinite(values)
-    return text if finite.all() else pc.if_else(pa.array(finite), text, None)
+    doubles: NDArray[np.float64] = column.to_numpy(zero_copy_only=False)
+    return doubles
 
 
 def _iso(column: pa.Array) -> _Pieces:
