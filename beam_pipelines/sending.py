@@ -20,7 +20,7 @@ from beam_pipelines.transforms.columns import to_list
 __all__ = ["Summary", "ensure_topic", "paced", "send"]
 
 _PIECE = 1000  # messages handed to the client at once
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.005, 0.2  # s
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.02, 0.2  # s
 
 
 @dataclasses.dataclass

@@ -56,7 +56,7 @@ class Pace:
 
     max_records: int = 10_000
     idle_ms: int = 5000
-    interval_ms: int = 100
+    interval_ms: int = 200
 
     def __post_init__(self) -> None:
         if min(self.max_records, self.idle_ms, self.interval_ms) < 1:
