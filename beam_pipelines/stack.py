@@ -43,6 +43,7 @@ def _up(options: argparse.Namespace) -> int:
         options.slots,
         options.timescale,
         options.checkpoints,
+        options.spark,
     )
     print(f"starting the servers of {stack.state_dir} (the first time downloads about 250 MB)", flush=True)
     try:
@@ -118,6 +119,8 @@ def _print_table(stack: Stack) -> None:
         "workers": ends.worker_pool,
         stack.database.name: ends.postgres_dsn,
         "s3": f"{ends.s3_endpoint}  s3://{ends.s3_bucket}",
+        "sparkmaster": f"{ends.spark_master}  http://{stack.spark_master.address('spark_ui')}",
+        "sparkworker": f"http://{stack.spark_worker.address('spark_worker_ui')}",
     }
     print(f"\n{'server':<12} {'state':<10} {'pid':>7}  where")
     for server in stack.servers:
@@ -145,10 +148,11 @@ def _parser() -> Parser:
         up.add_argument(
             f"--{name}_port", type=whole(0, 65_535), metavar="PORT", help="0: any; default: the usual one if it is free"
         )
-    up.add_argument("--slots", type=whole(1, 64), help="task slots of the Flink cluster (2)")
+    up.add_argument("--slots", type=whole(1, 64), help="task slots of the Flink cluster, and of the Spark cluster (2)")
     up.add_argument(
         "--timescale", action=argparse.BooleanOptionalAction, help="TimescaleDB instead of PostgreSQL (needs Node.js)"
     )
+    up.add_argument("--spark", action=argparse.BooleanOptionalAction, help="a Spark cluster too (300 MB more of jars)")
     kept = "where Flink keeps checkpoints and savepoints, its own folder or the S3 server (folder)"
     up.add_argument("--checkpoints", choices=Stack.places, help=kept)
     down = commands.add_parser("down", parents=[shared], help="end all servers and whatever they started")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import urllib.parse
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,15 +12,18 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     PortableOptions,
     SetupOptions,
+    SparkRunnerOptions,
     StandardOptions,
 )
 
 from beam_pipelines.command_line import WEEK_MS, whole
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir
-from beam_pipelines.runners.cluster import Cluster
+from beam_pipelines.runners.cluster import Cluster, url_of
 from beam_pipelines.runners.flink import EMBEDDED, conf_dir_of_streams, job_server_jar
 from beam_pipelines.runners.preflight import check_environment, check_files, check_job_endpoint, check_workers
+from beam_pipelines.runners.spark import job_server_jar as spark_job_server_jar
+from beam_pipelines.runners.spark import spark_host
 
 __all__ = ["DIRECT_RUNNER", "FlinkOptions", "is_flink", "new_pipeline", "with_defaults"]
 
@@ -27,6 +31,7 @@ DIRECT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """DirectRunner chooses among three implementations by itself, one of which it would download: pin one."""
 
 _MOST_PARALLEL = 2**15  # Flink's own bound
+_BEAMS_SPARK = "local[4]"  # Beam's default, which takes every machine for one with four cores
 
 
 class _Flag(NamedTuple):
@@ -81,6 +86,11 @@ def is_flink(options: PipelineOptions) -> bool:
     return "flink" in (options.view_as(StandardOptions).runner or "").lower()
 
 
+def is_spark(options: PipelineOptions) -> bool:
+    """Whether the job runs on Spark."""
+    return (options.view_as(StandardOptions).runner or "").lower() in ("sparkrunner", "spark")
+
+
 def new_pipeline(options: PipelineOptions, unbounded: bool) -> beam.Pipeline:
     """An empty pipeline for the runner that the options name, with what it needs filled in and there.
 
@@ -92,7 +102,9 @@ def new_pipeline(options: PipelineOptions, unbounded: bool) -> beam.Pipeline:
         return beam.Pipeline(options=options)
     except (ValueError, ImportError, AttributeError) as refused:  # how Beam speaks of a runner or an option
         runner = options.view_as(StandardOptions).runner
-        raise UsageError(f"--runner={runner} cannot run this ({refused}): give DirectRunner or FlinkRunner") from None
+        raise UsageError(
+            f"--runner={runner} cannot run this ({refused}): give DirectRunner, FlinkRunner or SparkRunner"
+        ) from None
 
 
 def with_defaults(options: PipelineOptions, unbounded: bool) -> PipelineOptions:
@@ -111,6 +123,8 @@ def with_defaults(options: PipelineOptions, unbounded: bool) -> PipelineOptions:
         _flink_defaults(options, unbounded)
     else:
         _refuse_what_flink_does(options, unbounded)
+    if is_spark(options):
+        _spark_defaults(options)
     return options
 
 
@@ -128,34 +142,46 @@ def _refuse_what_flink_does(options: PipelineOptions, unbounded: bool) -> None:
 
 
 def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
-    flink = options.view_as(FlinkRunnerOptions)
-    if shutil.which("java") is None:
-        raise UsageError("--runner=FlinkRunner needs Java 17 and there is no `java` on the PATH: install it")
+    flink, portable = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions)
+    _need_java(options)
     flink.flink_master = "[local]" if flink.flink_master == "[auto]" else flink.flink_master.strip()
     flink.flink_version = "1.19"
-    _check_flink(options)
+    for flag in ("parallelism", "max_parallelism"):
+        if getattr(flink, flag) != -1 and not 1 <= getattr(flink, flag) <= _MOST_PARALLEL:
+            raise UsageError(f"--{flag} must be from 1 to {_MOST_PARALLEL}, not {getattr(flink, flag)}: correct it")
+    _check_jar("flink_job_server_jar", flink.flink_job_server_jar)
+    host = None
+    if flink.flink_master not in EMBEDDED:
+        Cluster(flink.flink_master).class_path()  # raises when nobody answers
+        host = urllib.parse.urlsplit(url_of(flink.flink_master)).hostname
+    check_workers(portable, f"--flink_master={flink.flink_master}", host)
     if not flink.flink_job_server_jar:
         flink.flink_job_server_jar = job_server_jar(flink.flink_master)
     if unbounded:
         _streaming_defaults(options)
 
 
-def _check_flink(options: PipelineOptions) -> None:
-    flink, portable = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions)
-    for flag in ("parallelism", "max_parallelism"):
-        if getattr(flink, flag) != -1 and not 1 <= getattr(flink, flag) <= _MOST_PARALLEL:
-            raise UsageError(f"--{flag} must be from 1 to {_MOST_PARALLEL}, not {getattr(flink, flag)}: correct it")
-    jar = flink.flink_job_server_jar
+def _spark_defaults(options: PipelineOptions) -> None:
+    spark, portable = options.view_as(SparkRunnerOptions), options.view_as(PortableOptions)
+    _need_java(options)
+    if spark.spark_master_url == _BEAMS_SPARK:
+        spark.spark_master_url = "local[*]"
+    _check_jar("spark_job_server_jar", spark.spark_job_server_jar)
+    host = spark_host(spark.spark_master_url)
+    check_workers(portable, f"--spark_master_url={spark.spark_master_url}", host)
+    if not spark.spark_job_server_jar:
+        spark.spark_job_server_jar = spark_job_server_jar(spark.spark_master_url)
+
+
+def _need_java(options: PipelineOptions) -> None:
+    if shutil.which("java") is None:
+        runner = options.view_as(StandardOptions).runner
+        raise UsageError(f"--runner={runner} needs Java 17 and there is no `java` on the PATH: install it")
+
+
+def _check_jar(flag: str, jar: str | None) -> None:
     if jar and "://" not in jar and not os.path.isfile(jar):
-        raise UsageError(f"--flink_job_server_jar={jar} does not exist: correct it, or leave it out for the default")
-    if flink.flink_master not in EMBEDDED:
-        Cluster(flink.flink_master).class_path()  # raises when nobody answers
-        if not portable.environment_type:
-            raise UsageError(
-                f"--flink_master={flink.flink_master} needs workers: give --environment_type=EXTERNAL and "
-                "--environment_config=host:port of the worker pool beside the task managers"
-            )
-    check_workers(portable, flink.flink_master)
+        raise UsageError(f"--{flag}={jar} does not exist: correct it, or leave it out for the default")
 
 
 def _streaming_defaults(options: PipelineOptions) -> None:

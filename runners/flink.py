@@ -2,10 +2,9 @@
 
 import os
 import pathlib
-import shutil
 
 from beam_pipelines.runners import maven
-from beam_pipelines.runners.cache import cache_dir, locked
+from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.cluster import Cluster
 
 __all__ = ["ADD_OPENS", "EMBEDDED", "conf_dir_of_streams", "job_server_jar"]
@@ -51,7 +50,7 @@ def job_server_jar(flink_master: str = "[local]") -> str:
     """
     lib = maven.resolve("flink")
     if flink_master.strip() not in EMBEDDED and _cluster_has(lib, flink_master.strip()):
-        lib = _unstaged(lib)
+        lib = maven.unstaged(lib)
     return str(maven.pathing_jar(lib, MAIN_CLASS, ADD_OPENS))
 
 
@@ -72,18 +71,3 @@ def conf_dir_of_streams() -> str:
 def _cluster_has(lib: pathlib.Path, flink_master: str) -> bool:
     """Whether the JobManager's class path holds our jars."""
     return any(entry.startswith(f"{lib}/") for entry in Cluster(flink_master).class_path())
-
-
-def _unstaged(lib: pathlib.Path) -> pathlib.Path:
-    """The same jars, as hard links in a folder that Beam uploads nothing of.
-
-    Beam has no option for it, but its PipelineResources.isStageable leaves out all below a `gradle/wrapper`.
-    """
-    folder = lib.parent / "gradle" / "wrapper" / lib.name
-    with locked(lib.parent / ".lock"):
-        if not folder.is_dir():
-            draft = folder.with_suffix(".part")
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.copytree(lib, draft, copy_function=os.link)
-            draft.rename(folder)
-    return folder

@@ -16,6 +16,7 @@ from beam_pipelines.runners.servers.flink import JobManager, TaskManager, checkp
 from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
+from beam_pipelines.runners.servers.spark import SparkMaster, SparkWorker
 from beam_pipelines.runners.servers.timescale import Timescale
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
@@ -37,9 +38,11 @@ class Endpoints(NamedTuple):
     s3_secret_key: str
     s3_region: str
     artifacts_dir: str  # for --artifacts_dir; Beam's default vanishes with the program that submits a job
+    spark_master: str | None = None  # as for --spark_master_url
 
     def environment(self) -> dict[str, str]:
         """The same as environment variables, under the names that clients read."""
+        spark = {"SPARK_MASTER_URL": self.spark_master} if self.spark_master else {}
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "FLINK_MASTER": self.flink_rest,
@@ -51,6 +54,7 @@ class Endpoints(NamedTuple):
             "AWS_DEFAULT_REGION": self.s3_region,
             "LAKE": f"s3://{self.s3_bucket}",
             "ARTIFACTS_DIR": self.artifacts_dir,
+            **spark,
         }
 
 
@@ -65,12 +69,16 @@ class Stack:
     Args:
       state_dir: where they keep data, logs and records; made when absent.
       ports: wanted port numbers by name (`Stack.port_names`); 0 is any; a missing one stays as it was or is chosen.
-      slots: task slots of the Flink cluster; as it was, or 2, when missing.
+      slots: task slots of the Flink cluster, and cores of the Spark cluster; as it was, or 2, when missing.
       timescale: TimescaleDB instead of PostgreSQL; as it was, or not, when missing.
+      spark: a Spark cluster too; as it was, or not, when missing.
       checkpoints: where Flink keeps them, one of `Stack.places`; as it was, or a folder, when missing.
     """
 
-    port_names = ("kafka", "flink", "worker_pool", "postgres", "s3", "jobmanager_metrics", "taskmanager_metrics")
+    port_names = (
+        *("kafka", "flink", "worker_pool", "postgres", "s3", "spark", "spark_ui"),
+        *("jobmanager_metrics", "taskmanager_metrics"),
+    )
     places = ("folder", "s3")
 
     def __init__(
@@ -80,12 +88,14 @@ class Stack:
         slots: int | None = None,
         timescale: bool | None = None,
         checkpoints: str | None = None,
+        spark: bool | None = None,
     ) -> None:
         self.state_dir = (state_dir or default_state_dir()).absolute()
         self._settings_file = self.state_dir / "stack.json"
         kept = self._kept_settings()
         self._slots = slots or kept.get("slots", SLOTS)
         self._timescale = bool(kept.get("timescale")) if timescale is None else timescale
+        self._spark = bool(kept.get("spark")) if spark is None else spark
         self._checkpoints = checkpoints or kept.get("checkpoints", self.places[0])
         ports = ports or {}
         self.kafka = Kafka(self.state_dir / Kafka.name, ports)
@@ -96,11 +106,15 @@ class Stack:
         self.job_manager = JobManager(self.state_dir / JobManager.name, ports, store)
         self.task_manager = TaskManager(self.state_dir / TaskManager.name, ports, self.job_manager, self._slots)
         self.worker_pool = WorkerPool(self.state_dir / WorkerPool.name, ports, self.s3.environment)
+        self.spark_master = SparkMaster(self.state_dir / SparkMaster.name, ports)
+        self.spark_worker = SparkWorker(self.state_dir / SparkWorker.name, ports, self.spark_master, self._slots)
 
     @property
     def servers(self) -> tuple[Server, ...]:
         """All of them, in the order in which they are started."""
-        return (self.kafka, self.database, self.s3, self.worker_pool, self.task_manager, self.job_manager)
+        flink = (self.task_manager, self.job_manager)
+        spark = (self.spark_worker, self.spark_master) if self._spark else ()
+        return (self.kafka, self.database, self.s3, self.worker_pool, *spark, *flink)
 
     @property
     def endpoints(self) -> Endpoints:
@@ -116,6 +130,7 @@ class Stack:
             s3_secret_key=self.s3.secret_key,
             s3_region=self.s3.region,
             artifacts_dir=str(self.job_manager.folder / "artifacts"),
+            spark_master=self.spark_master.url if self._spark else None,
         )
 
     def up(self, told: Callable[[Server, float], None] = lambda _server, _seconds: None) -> Endpoints:
@@ -132,7 +147,7 @@ class Stack:
             server.provide()
         with locked(self.state_dir / ".lock"):
             self._settings_file.write_text(json.dumps(self._settings()))
-            self._stop_other_database()
+            self._stop_others()
             with ThreadPoolExecutor(len(self.servers)) as pool:
                 failed = threading.Event()
                 starts = {pool.submit(_start, server, failed): server for server in self.servers}
@@ -153,7 +168,7 @@ class Stack:
         with locked(self.state_dir / ".lock"):
             for server in reversed(self.servers):
                 server.stop()
-            self._stop_other_database()
+            self._stop_others()
         if purge:
             shutil.rmtree(self.state_dir)
 
@@ -168,14 +183,24 @@ class Stack:
                 return server
         raise UsageError(f"There is no server {name}; the stack has {', '.join(it.name for it in self.servers)}.")
 
-    def _stop_other_database(self) -> None:
+    def _stop_others(self) -> None:
+        """Ends what the stack once had and no longer wants."""
         other = Postgres if self._timescale else Timescale
-        folder = self.state_dir / other.name
-        if folder.is_dir():
-            other(folder).stop()
+        unwanted = [
+            other(self.state_dir / other.name),
+            *(() if self._spark else (self.spark_worker, self.spark_master)),
+        ]
+        for server in unwanted:
+            if server.folder.is_dir():
+                server.stop()
 
     def _settings(self) -> dict[str, Any]:
-        return {"slots": self._slots, "timescale": self._timescale, "checkpoints": self._checkpoints}
+        return {
+            "slots": self._slots,
+            "timescale": self._timescale,
+            "spark": self._spark,
+            "checkpoints": self._checkpoints,
+        }
 
     def _kept_settings(self) -> dict[str, Any]:
         try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir, locked
 
-__all__ = ["java", "manifest", "pathing_jar", "resolve", "resolve_pom"]
+__all__ = ["java", "manifest", "pathing_jar", "resolve", "resolve_pom", "unstaged"]
 
 JAVA_OLDEST = 17
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
@@ -121,3 +121,18 @@ def pathing_jar(lib: pathlib.Path, main_class: str, add_opens: Sequence[str] = (
             file.writestr(zipfile.ZipInfo("META-INF/MANIFEST.MF", EPOCH), content)
         draft.rename(jar)
     return jar
+
+
+def unstaged(lib: pathlib.Path) -> pathlib.Path:
+    """The same jars, as hard links in a folder that Beam uploads nothing of.
+
+    Beam has no option for it, but its PipelineResources.isStageable leaves out all below a `gradle/wrapper`.
+    """
+    folder = lib.parent / "gradle" / "wrapper" / lib.name
+    with locked(lib.parent / ".lock"):
+        if not folder.is_dir():
+            draft = folder.with_suffix(".part")
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.copytree(lib, draft, copy_function=os.link)
+            draft.rename(folder)
+    return folder

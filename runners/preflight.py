@@ -1,25 +1,22 @@
 """Checks of what a portable job needs, before it is submitted: Beam itself waits for ever, or fails in Java.
 
-A worker pool is reached from the task managers, so it is checked only where these run on this machine.
+A worker pool is reached from the cluster's machines, so it is checked only where these run on this machine.
 """
 
 import json
 import pathlib
 import socket
-import urllib.parse
 
 import grpc
 from apache_beam.options.pipeline_options import PortableOptions, SetupOptions
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.runners.cluster import url_of
-from beam_pipelines.runners.flink import EMBEDDED
 
 __all__ = ["check_environment", "check_files", "check_job_endpoint", "check_workers"]
 
 _ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER")
 _SECONDS = 5.0  # for one answer
-_HERE = ("localhost", "127.0.0.1", "::1")
+_HERE = (None, "localhost", "127.0.0.1", "::1")
 
 
 def check_environment(portable: PortableOptions) -> None:
@@ -33,18 +30,28 @@ def check_environment(portable: PortableOptions) -> None:
         raise UsageError(f"--environment_type={kind} is unknown: give one of {', '.join(_ENVIRONMENTS)}")
 
 
-def check_workers(portable: PortableOptions, flink_master: str) -> None:
-    """Makes sure that a Flink job's workers can be started.
+def check_workers(portable: PortableOptions, master: str, host: str | None) -> None:
+    """Makes sure that a job's workers can be started.
+
+    Args:
+      portable: says how.
+      master: the flag that names the cluster, with its value.
+      host: of the cluster; None: the job runs embedded.
 
     Raises:
-      UsageError: if they come from a worker pool that is not named or does not answer.
+      UsageError: if none are named, or they come from a worker pool that is not named or does not answer.
     """
+    if host and not portable.environment_type:
+        raise UsageError(
+            f"{master} needs workers: give --environment_type=EXTERNAL and --environment_config=host:port of the "
+            "worker pool beside the cluster's own workers"
+        )
     if (portable.environment_type or "").upper() != "EXTERNAL":
         return
     address = _pool_address(portable)
     if not address:
         raise UsageError("--environment_type=EXTERNAL needs --environment_config=host:port of a worker pool: give it")
-    if _runs_here(flink_master) and not _answers(address):
+    if host in _HERE and not _answers(address):
         raise UsageError(
             f"--environment_config={address}: no worker pool answers there: start one (python -m "
             "apache_beam.runners.worker.worker_pool_main --service_port=50000) or correct host:port"
@@ -59,10 +66,6 @@ def _pool_address(portable: PortableOptions) -> str | None:
         return json.loads(config).get("url")
     except ValueError:
         raise UsageError(f"--environment_config={config} is not JSON: give host:port of a worker pool") from None
-
-
-def _runs_here(flink_master: str) -> bool:
-    return flink_master in EMBEDDED or urllib.parse.urlsplit(url_of(flink_master)).hostname in _HERE
 
 
 def check_job_endpoint(portable: PortableOptions, runner: str) -> None:

@@ -21,6 +21,7 @@ from beam_pipelines.runners.servers.flink import JobManager, TaskManager
 from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
+from beam_pipelines.runners.servers.spark import SparkMaster, SparkWorker
 from beam_pipelines.runners.servers.timescale import Timescale
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
@@ -165,3 +166,33 @@ def flink_cluster(servers_folder: pathlib.Path) -> Iterator[FlinkCluster]:
     workers = on_any_port(WorkerPool, servers_folder / "workers")
     with started(workers, job_manager, task_manager):
         yield FlinkCluster(job_manager, task_manager, workers)
+
+
+class SparkCluster(NamedTuple):
+    """A running cluster; its servers are there to be killed and started again."""
+
+    master: SparkMaster
+    worker: SparkWorker
+    workers: WorkerPool
+
+    @property
+    def arguments(self) -> list[str]:
+        """The Beam options of a job on this cluster."""
+        return [
+            "--runner=SparkRunner",
+            f"--spark_master_url={self.master.url}",
+            f"--artifacts_dir={self.master.folder / 'artifacts'}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config={self.workers.address('worker_pool')}",
+        ]
+
+
+@pytest.fixture(scope="session")
+def spark_cluster(servers_folder: pathlib.Path) -> Iterator[SparkCluster]:
+    """A standalone Spark cluster, and its Python workers."""
+    master = on_any_port(SparkMaster, servers_folder / "sparkmaster")
+    worker = on_any_port(SparkWorker, servers_folder / "sparkworker", master)
+    workers = on_any_port(WorkerPool, servers_folder / "spark-workers")
+    master.provide()
+    with started(workers, master, worker):
+        yield SparkCluster(master, worker, workers)
