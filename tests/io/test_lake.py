@@ -6,7 +6,7 @@ import json
 import pathlib
 import random
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import apache_beam as beam
 import numpy as np
@@ -20,105 +20,19 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.test_stream import TestStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyarrow import fs
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteToLake
 from beam_pipelines.io.lake_objects import MARKET_DATA, Layout, Position, Written, cut
-from beam_pipelines.io.objects import objects_in
 from beam_pipelines.transforms.batches import RAW, TICKS, Span, empty, span_of, with_span
 from beam_pipelines.transforms.dead_letters import dead_letters
+from tests.io.lakes import NEW_YEAR, SMALL, TOPIC, Lake, log, rows_of, split
 
-TOPIC = "market-data-raw"
-NEW_YEAR = int(datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC).timestamp() * 1000)
-SMALL = Layout("market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 60_000, 50, gapless=True)
 KEYED = tuple[int, pa.RecordBatch]
-
-
-def log(rows: int, partition: int = 0, seed: int = 0, begins: int = NEW_YEAR - 150_000) -> pa.RecordBatch:
-    """Ticks of one partition, about one a second, around the turn of a year; every eighth record was not valid."""
-    chance = np.random.default_rng([seed, partition])
-    offsets = np.flatnonzero(chance.random(rows) > 1 / 8)
-    count = len(offsets)
-    symbols = pa.array(chance.choice(["AAPL", "IBM", "TSLA"], count)).dictionary_encode()
-    log_time = begins + offsets * 1000 + chance.integers(-3000, 3000, count)  # producers' clocks disagree
-    columns = {
-        "symbol": symbols,
-        "timestamp": log_time - chance.integers(0, 5000, count),
-        "price": chance.random(count) * 100,
-        "volume": chance.integers(0, 1000, count),
-        "bid": pa.array(chance.random(count), mask=chance.random(count) < 0.5),
-        "ask": chance.random(count),
-        "bid_size": pa.nulls(count, pa.int64()),
-        "ask_size": chance.integers(0, 9, count),
-        "source": pa.array(["test"] * count).dictionary_encode(),
-        "seq": offsets,
-        "updates": np.full(count, 7, np.uint8),
-        "partition": np.full(count, partition, np.int32),
-        "offset": offsets,
-        "log_time": log_time,
-    }
-    arrays = [pa.array(column) for column in columns.values()]
-    return with_span(pa.record_batch(arrays, schema=TICKS), Span(TOPIC, partition, 0, rows))
-
-
-def split(whole: pa.RecordBatch, bounds: Iterable[int]) -> list[pa.RecordBatch]:
-    """The same log as batches that end at the given offsets, each with a dictionary of its own."""
-    span, offsets = span_of(whole), whole["offset"].to_numpy()
-    ends = [*sorted({bound for bound in bounds if span.first < bound < span.next}), span.next]
-    batches = []
-    for first, end in zip([span.first, *ends], ends, strict=False):
-        rows = whole.slice(*(lambda a, b: (a, b - a))(*np.searchsorted(offsets, [first, end]).tolist()))
-        own = rows["symbol"].dictionary_decode().dictionary_encode()
-        batches.append(with_span(rows.set_column(0, TICKS.field("symbol"), own), span._replace(first=first, next=end)))
-    return batches
 
 
 def heartbeat(partition: int, offset: int) -> pa.RecordBatch:
     return with_span(empty(TICKS), Span(TOPIC, partition, offset, offset, idle_ms=5000))
-
-
-def rows_of(table: pa.Table) -> list[tuple]:
-    """Rows in a form that batches and files share: times as ms."""
-    columns = []
-    for name in TICKS.names:
-        column = table[name].cast(pa.int64()) if name in ("timestamp", "log_time") else table[name]
-        columns.append(column.to_pylist())
-    return sorted(zip(*columns, strict=True), key=lambda row: (row[11], row[12]))
-
-
-class Lake:
-    """A lake as its readers see it."""
-
-    def __init__(self, root: str) -> None:
-        self.root = root
-        place = objects_in(root)
-        self.fs, self.base = fs.LocalFileSystem(), root
-        if root.startswith("s3://"):
-            self.fs, self.base = fs.S3FileSystem(endpoint_override=place.endpoint, region="us-east-1"), root[5:]
-
-    def objects(self) -> dict[str, bytes]:
-        """Content by path, of all there is, whatever its name."""
-        found = self.fs.get_file_info(fs.FileSelector(self.base, recursive=True, allow_not_found=True))
-        return {
-            info.path.removeprefix(self.base + "/"): self.fs.open_input_file(info.path).read()
-            for info in found
-            if info.type is fs.FileType.File
-        }
-
-    def dataset(self, name: str = "market-data") -> ds.Dataset:
-        return ds.dataset(f"{self.base}/{name}", filesystem=self.fs, format="parquet", partitioning="hive")
-
-    def table(self, name: str = "market-data") -> pa.Table:
-        return self.dataset(name).to_table()
-
-
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.servers)])
-def lake(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Lake:
-    if request.param == "folder":
-        return Lake(str(tmp_path / "lake"))
-    server = request.getfixturevalue("s3_server")
-    return Lake(f"s3://{server.bucket}/{tmp_path.name}")
 
 
 def shuffled(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:

@@ -1,0 +1,283 @@
+"""Writing to the lake, an S3 bucket or a folder: parquet objects that a second writing leaves as they are.
+
+The rows of objects that the log has not finished wait in Beam's state.  When the log rests they are written as they
+stand, and later again under the same name.  Names and content: `lake_objects`.
+"""
+
+import bisect
+import json
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Optional
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.coders import BytesCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import (
+    BagRuntimeState,
+    BagStateSpec,
+    ReadModifyWriteRuntimeState,
+    ReadModifyWriteStateSpec,
+    RuntimeTimer,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.utils.timestamp import Timestamp
+
+from beam_pipelines.io.lake_objects import (
+    DEAD_LETTER_DATA,
+    MARKET_DATA,
+    Group,
+    Layout,
+    Position,
+    Written,
+    check_continues,
+    cut,
+    write_objects,
+    write_refused,
+)
+from beam_pipelines.io.objects import Objects, objects_in
+from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
+from beam_pipelines.transforms.gather import Gather
+
+__all__ = ["WriteDeadLettersToLake", "WriteRefusedToLake", "WriteToLake", "check_lake"]
+
+_WORTH_COMPRESSING = 2000  # rows; below, each buffer's fixed cost is more than what it saves
+
+
+def check_lake(root: str) -> None:
+    """Makes sure that objects can be written to `root`; leaves none.
+
+    Raises:
+      UsageError: if the folder or bucket cannot be reached or written, after 10 seconds at most.
+    """
+    objects_in(root).check()
+
+
+Keyed = tuple[tuple[int, int, int], pa.RecordBatch]
+"""(partition, slot, block) and rows that belong together in objects."""
+
+
+class Reach(NamedTuple):
+    """What one batch adds to the position of its partition."""
+
+    span: Span
+    newest: int  # highest log time, ms; NEVER without rows
+    last: Optional[Group]  # noqa: UP045 (Beam reads it); group of its last row, were it the first batch
+
+
+class Clock(NamedTuple):
+    """The running maximum of log time over a whole partition."""
+
+    firsts: list[int]  # first offset of each batch, ascending
+    highs: list[int]  # highest log time before each batch, ms
+    end: Position
+
+
+def _reach_of(element: tuple[int, pa.RecordBatch], layout: Layout) -> tuple[int, Reach]:
+    partition, batch = element
+    alone, _ = cut(layout, None, batch)
+    return partition, Reach(span_of(batch), alone.high, alone.open)
+
+
+def _clock_of(element: tuple[int, Iterable[Reach]], layout: Layout) -> tuple[int, Clock]:
+    """Puts the batches of a partition in order and checks that together they are its log."""
+    partition, unordered = element
+    reaches = sorted(unordered, key=lambda reach: reach.span[2:4])
+    position = Position(reaches[0].span.first, reaches[0].span.first)
+    highs = []
+    for span, newest, last in reaches:
+        check_continues(layout, position.next, span)
+        highs.append(position.high)
+        high = max(position.high, newest)
+        group = Group(layout.slot_of(partition, high), last.block) if last else position.open
+        position = Position(position.begin, span.next, high, group)
+    return partition, Clock([reach.span.first for reach in reaches], highs, position)
+
+
+def _cut_at(element: tuple[int, pa.RecordBatch], layout: Layout, clocks: dict[int, Clock]) -> Iterator[Keyed]:
+    """The pieces of a batch, each keyed by its objects."""
+    partition, batch = element
+    clock, first = clocks[partition], span_of(batch).first
+    high = clock.highs[bisect.bisect_left(clock.firsts, first)]
+    for group, rows in cut(layout, Position(clock.end.begin, first, high), batch)[1]:
+        yield (partition, *group), rows
+
+
+def _write_whole(
+    element: tuple[tuple[int, int, int], Iterable[pa.RecordBatch]],
+    objects: Objects,
+    layout: Layout,
+    clocks: dict[int, Clock],
+) -> Iterator[Written]:
+    (partition, *numbers), pieces = element
+    group, end = Group(*numbers), clocks[partition].end
+    ordered = sorted(pieces, key=lambda rows: rows["offset"][0].as_py())
+    yield from write_objects(objects, layout, end, group, ordered, final=group != end.open)
+
+
+class _HeldCoder(ArrowCoder):
+    """Compresses large batches, to a third: they are checkpointed, and the runner reads a bag in one piece."""
+
+    def encode(self, value: pa.RecordBatch) -> bytes:
+        if len(value) < _WORTH_COMPRESSING:
+            return super().encode(value)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, value.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+            writer.write_batch(value)
+        return sink.getvalue().to_pybytes()
+
+
+class _OpenObjectsDoFn(beam.DoFn):
+    """Unbounded: rows of the open objects wait in a bag, to which batches are appended as they come."""
+
+    POSITION = ReadModifyWriteStateSpec("position", BytesCoder())
+    HELD = BagStateSpec("held", _HeldCoder())
+    HOLD = TimerSpec("hold", TimeDomain.REAL_TIME)
+
+    def __init__(self, objects: Objects, layout: Layout, hold_ms: int) -> None:
+        self._objects, self._layout, self._hold_ms = objects, layout, hold_ms
+
+    def process(
+        self,
+        element: tuple[int, pa.RecordBatch],
+        state: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(POSITION),
+        held: BagRuntimeState = beam.DoFn.StateParam(HELD),
+        hold: RuntimeTimer = beam.DoFn.TimerParam(HOLD),
+    ) -> Iterator[Written]:
+        _, batch = element
+        if span_of(batch).idle_ms:
+            return self._as_it_stands(state, held)
+        return self._goes_on(batch, state, held, hold)
+
+    def _goes_on(
+        self, batch: pa.RecordBatch, state: ReadModifyWriteRuntimeState, held: BagRuntimeState, hold: RuntimeTimer
+    ) -> Iterator[Written]:
+        """Holds the rows of the next batch; writes the objects that it finishes."""
+        before, unwritten = _decoded(state.read())
+        after, pieces = cut(self._layout, before, batch)
+        group = before.open if before else None
+        for piece in pieces:
+            if group not in (None, piece.group):
+                yield from write_objects(self._objects, self._layout, after, group, held.read(), final=True)
+                held.clear()
+            held.add(piece.rows)
+            group = piece.group
+        if pieces and not (unwritten and before and before.open == after.open):
+            hold.set(Timestamp.now() + self._hold_ms / 1000)
+        state.write(_encoded(after, unwritten=unwritten or bool(pieces)))
+
+    @on_timer(HOLD)
+    def held_long_enough(
+        self,
+        state: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(POSITION),
+        held: BagRuntimeState = beam.DoFn.StateParam(HELD),
+    ) -> Iterator[Written]:
+        """Writes rows of a slot that does not end, because valid rows stay away or their clock stands still."""
+        return self._as_it_stands(state, held)
+
+    def _as_it_stands(self, state: ReadModifyWriteRuntimeState, held: BagRuntimeState) -> Iterator[Written]:
+        position, unwritten = _decoded(state.read())
+        if position is not None and position.open is not None and unwritten:
+            yield from write_objects(self._objects, self._layout, position, position.open, held.read(), final=False)
+            state.write(_encoded(position, unwritten=False))
+
+
+_STATE_VERSION = 2
+
+
+def _encoded(position: Position, unwritten: bool) -> bytes:
+    """State of a partition; `unwritten` says whether rows are held that are in no object yet."""
+    return json.dumps([_STATE_VERSION, *position, unwritten]).encode()
+
+
+def _decoded(state: bytes | None) -> tuple[Position | None, bool]:
+    if state is None:
+        return None, False
+    version, begin, next_offset, high, group, unwritten = json.loads(state)
+    if version != _STATE_VERSION:
+        raise ValueError(f"the lake's state has version {version} and this program reads {_STATE_VERSION}")
+    return Position(begin, next_offset, high, Group(*group) if group else None), unwritten
+
+
+class WriteToLake(beam.PTransform):
+    """(partition, batch with span) to `Written`: each batch continues its partition; bounded or unbounded.
+
+    Unbounded, objects are written when the log leaves their slot, when a heartbeat says that it rests, and at the
+    latest `hold_ms` after a row came.  Bounded, batches may come in any order.
+
+    Args:
+      root: s3://bucket/prefix or a folder.
+      layout: of the dataset; fixed for the life of a lake.
+      hold_ms: how long a row may wait to be seen in the lake, ms of wall time.
+    """
+
+    def __init__(self, root: str, layout: Layout = MARKET_DATA, hold_ms: int = 600_000) -> None:
+        super().__init__()
+        self._objects, self._layout, self._hold_ms = objects_in(root), layout, hold_ms
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:  # noqa: D102
+        if batches.is_bounded:
+            return self._whole(batches)
+        open_objects = _OpenObjectsDoFn(self._objects, self._layout, self._hold_ms)
+        return batches | "Write" >> beam.ParDo(open_objects).with_output_types(Written)
+
+    def _whole(self, batches: beam.PCollection) -> beam.PCollection:
+        """Grouped by their objects, not by partition, so that no worker holds a whole partition."""
+        clocks = (
+            batches
+            | "Reach" >> beam.Map(_reach_of, self._layout).with_output_types(tuple[int, Reach])
+            | "OfPartition" >> beam.GroupByKey()
+            | "Clock" >> beam.Map(_clock_of, self._layout).with_output_types(tuple[int, Clock])
+        )
+        return (
+            batches
+            | "Cut" >> beam.FlatMap(_cut_at, self._layout, beam.pvalue.AsDict(clocks)).with_output_types(Keyed)
+            | "OfObject" >> Gather(tuple[int, int, int])
+            | "Write"
+            >> beam.FlatMap(_write_whole, self._objects, self._layout, beam.pvalue.AsDict(clocks)).with_output_types(
+                Written
+            )
+        )
+
+
+class WriteDeadLettersToLake(beam.PTransform):
+    """DEAD_LETTERS batches with span, at most one for each batch of the log, to `Written`; bounded or unbounded.
+
+    Args:
+      root: s3://bucket/prefix or a folder.
+      hold_ms: how long a dead letter may wait to be seen in the lake, ms of wall time.
+    """
+
+    def __init__(self, root: str, hold_ms: int = 30_000) -> None:
+        super().__init__()
+        self._root, self._hold_ms = root, hold_ms
+
+    def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:  # noqa: D102
+        keyed = dead_letters | "Key" >> beam.Map(_keyed).with_output_types(tuple[int, pa.RecordBatch])
+        return keyed | "Objects" >> WriteToLake(self._root, DEAD_LETTER_DATA, self._hold_ms)
+
+
+class WriteRefusedToLake(beam.PTransform):
+    """DEAD_LETTERS batches of rows that a database refused, which stand for no stretch of a log, to `Written`.
+
+    They are few; each is an object in dead-letter-refused/, named by its content, so that a repeat changes nothing.
+
+    Args:
+      root: s3://bucket/prefix or a folder.
+    """
+
+    def __init__(self, root: str) -> None:
+        super().__init__()
+        self._objects = objects_in(root)
+
+    def expand(self, refused: beam.PCollection) -> beam.PCollection:  # noqa: D102
+        return refused | "Write" >> beam.FlatMap(_write_refused, self._objects).with_output_types(Written)
+
+
+def _write_refused(rows: pa.RecordBatch, objects: Objects) -> Iterator[Written]:
+    return write_refused(objects, rows)
+
+
+def _keyed(batch: pa.RecordBatch) -> tuple[int, pa.RecordBatch]:
+    return span_of(batch).partition, batch
