@@ -1,13 +1,20 @@
 """Mistakes of the user, told in one sentence."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 
-__all__ = ["UsageError", "run_main"]
+__all__ = ["UsageError", "mistake_in", "run_main"]
 
 
 class UsageError(Exception):
     """Something only the user can mend: names the field, the value and the cure, in one sentence."""
+
+
+def mistake_in(failed: Exception) -> UsageError | None:
+    """What a worker found that only the user can mend: runners pass on no more of an exception than its text."""
+    found = re.search(r"\bUsageError: (.+?)(?: \[while running|\n|$)", f"{type(failed).__name__}: {failed}")
+    return UsageError(found.group(1)) if found else None
 
 
 def run_main(main: Callable[[Sequence[str]], int]) -> None:

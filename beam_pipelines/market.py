@@ -14,7 +14,6 @@ import dataclasses
 import datetime
 import os
 import pathlib
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from beam_pipelines.command_line import WEEK_MS, filled, whole
-from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.errors import UsageError, mistake_in, run_main
 from beam_pipelines.io.kafka import (
     KafkaConfig,
     Pace,
@@ -302,12 +301,6 @@ def main(argv: Sequence[str]) -> int:
     elif unbounded:
         print("the job was stopped; with --savepoint_path it goes on from the savepoint that was taken then")
     return 0 if state == "DONE" else 1
-
-
-def mistake_in(failed: Exception) -> UsageError | None:
-    """What a worker found that only the user can mend: runners pass on no more of an exception than its text."""
-    found = re.search(r"\bUsageError: (.+?)(?: \[while running|\n|$)", f"{type(failed).__name__}: {failed}")
-    return UsageError(found.group(1)) if found else None
 
 
 def _awaited(result: beam.runners.runner.PipelineResult) -> str:

@@ -1,12 +1,13 @@
 """What a finished market job has done, by its counters, as a table."""
 
+import datetime
 from collections import Counter
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from rich.table import Table
 
-__all__ = ["counters_of", "summary"]
+__all__ = ["counters_of", "daily_summary", "summary"]
 
 _MARKET = {
     "records": "records read",
@@ -63,3 +64,23 @@ def _written(counters: Counter[tuple[str, str]], lake: str | None) -> dict[str, 
             written[f"rows into {name.removesuffix('_rows')}"] = count
     files = {label: counters["lake", name] for name, label in _LAKE.items()} if lake else {}
     return written | files
+
+
+_DAILY = {
+    "ticks": "ticks",
+    "bars": "bars",
+    "rows_removed": "rows removed from tables",
+    "rows_changed": "rows changed in tables, new ones included",
+}
+
+
+def daily_summary(counters: Counter[tuple[str, str]], day: datetime.date, seconds: float) -> Table:
+    """A table for people: what a day's batch has done, in so many seconds."""
+    table = Table(title=f"daily batch of {day}, {seconds:.1f} s", show_header=False)
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    for name, label in _DAILY.items():
+        table.add_row(label, f"{counters['daily', name]:,}")
+    if counters["lake", "bad_files"]:
+        table.add_row("files in the lake passed over", f"{counters['lake', 'bad_files']:,}")
+    return table

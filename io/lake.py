@@ -1,10 +1,11 @@
 """The lake, an S3 bucket or a folder of parquet objects: what writes it and what reads it."""
 
-from beam_pipelines.io.lake_read import BadFileError, ReadFromLake, check_day
+from beam_pipelines.io.lake_read import LakeStretch, ListByPartition, ReadFromLake, check_day
 from beam_pipelines.io.lake_write import WriteDeadLettersToLake, WriteRefusedToLake, WriteToLake, check_lake
 
 __all__ = [
-    "BadFileError",
+    "LakeStretch",
+    "ListByPartition",
     "ReadFromLake",
     "WriteDeadLettersToLake",
     "WriteRefusedToLake",

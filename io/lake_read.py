@@ -4,9 +4,12 @@ Only the folders of the hours (or days) that are asked for are looked into, and 
 damaged gives none of its rows.  What lies in the lake and where says `lake_objects`.
 """
 
+import dataclasses
 import datetime
+import itertools
 import logging
 import re
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -19,10 +22,18 @@ from pyarrow import fs
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake_objects import Layout
-from beam_pipelines.io.objects import Objects, objects_in
+from beam_pipelines.io.objects import Objects
 from beam_pipelines.transforms.batches import Span, with_span
 
-__all__ = ["BadFileError", "ReadFromLake", "StoredObject", "check_day", "list_objects", "read_object"]
+__all__ = [
+    "BadFileError",
+    "LakeStretch",
+    "ListByPartition",
+    "ReadFromLake",
+    "StoredObject",
+    "check_day",
+    "list_objects",
+]
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +55,61 @@ class StoredObject(NamedTuple):
     begin: int  # of the hour or day that its rows are of, ms
 
 
+@dataclasses.dataclass(frozen=True)
+class LakeStretch:
+    """The rows of a dataset in a stretch of event time.
+
+    Attributes:
+      objects: the lake.
+      layout: of the dataset.
+      begin: of event time, ms.
+      end: of event time, ms; the first that is not read.
+      symbols: whose rows are wanted; None: all.
+      skip_bad_files: whether files that are no objects are counted, named in the log, and passed over; else they are
+        errors.
+    """
+
+    objects: Objects
+    layout: Layout
+    begin: int
+    end: int
+    symbols: tuple[str, ...] | None = None
+    skip_bad_files: bool = False
+
+    def find(self) -> list[StoredObject]:
+        """The objects that may hold them."""
+        return list_objects(self.objects, self.layout, self.begin, self.end)
+
+    def hours(self, stored: Iterable[StoredObject]) -> Iterator[list[pa.RecordBatch]]:
+        """The rows of some objects, those of an hour (or day) together, the hours in their order."""
+        in_order = sorted(stored, key=lambda it: (it.begin, it.path))
+        for _, hour in itertools.groupby(in_order, key=lambda it: it.begin):
+            yield [rows for it in hour for rows in self.read(it)]
+
+    def read(self, stored: StoredObject) -> list[pa.RecordBatch]:
+        """The rows of an object, as one batch or none."""
+        try:
+            rows = _read_object(self.objects, self.layout, stored)
+        except BadFileError as bad:
+            if not self.skip_bad_files:
+                cure = "repair or remove it, or pass over such files with --on_bad_file=skip"
+                raise UsageError(f"{bad}: {cure}") from None
+            _LOG.warning("%s: it is passed over", bad)
+            Metrics.counter("lake", "bad_files").inc()
+            return []
+        wanted = self._wanted(rows)
+        return [wanted] if len(wanted) else []
+
+    def _wanted(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        times = rows[self.layout.times[0]]
+        inside = pc.and_(pc.greater_equal(times, self.begin), pc.less(times, self.end))
+        if self.symbols is not None:
+            names = rows["symbol"]
+            asked = pc.is_in(names.dictionary, pa.array(self.symbols, pa.string()))
+            inside = pc.and_(inside, asked.take(names.indices))
+        return rows if pc.all(inside).as_py() else rows.filter(inside)
+
+
 class ReadFromLake(beam.PTransform):
     """PBegin to PCollection[tuple[int, RecordBatch]]: (partition, rows), bounded.
 
@@ -51,54 +117,52 @@ class ReadFromLake(beam.PTransform):
     in any order.  Columns are those of the layout's schema, with the rows' place in the log where it has one.
 
     Args:
-      root: s3://bucket/prefix or a folder.
-      layout: of the dataset.
-      begin: of event time, ms.
-      end: of event time, ms; the first that is not read.
-      skip_bad_files: whether files that are no objects are counted, named in the log, and passed over; else they are
-        errors.
+      stretch: what to read.
     """
 
-    def __init__(self, root: str, layout: Layout, begin: int, end: int, skip_bad_files: bool = False) -> None:
+    def __init__(self, stretch: LakeStretch) -> None:
         super().__init__()
-        self._list = (objects_in(root), layout, begin, end)
-        self._skip = skip_bad_files
+        self._stretch = stretch
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
         """Lists, spreads the objects over the workers, and reads them."""
         # Typed, because on Spark a Reshuffle of untyped elements before a grouping fails (ClassCastException).
-        listing = beam.FlatMap(_listed, *self._list).with_output_types(StoredObject)
+        listing = beam.FlatMap(_listed, self._stretch).with_output_types(StoredObject)
         spread = pbegin | beam.Impulse() | "List" >> listing | "Spread" >> beam.Reshuffle()
-        read = beam.FlatMap(_rows_of, *self._list, self._skip).with_output_types(tuple[int, pa.RecordBatch])
-        return spread | "Objects" >> read
+        return spread | "Objects" >> beam.FlatMap(_read, self._stretch).with_output_types(tuple[int, pa.RecordBatch])
 
 
-def _listed(_: object, objects: Objects, layout: Layout, begin: int, end: int) -> list[StoredObject]:
-    return list_objects(objects, layout, begin, end)
+class ListByPartition(beam.PTransform):
+    """PBegin to PCollection[tuple[int, Iterable[StoredObject]]]: the objects of each partition of the log.
+
+    For whoever reads a partition in order: `LakeStretch.hours` takes such a group, and no more than an hour of it is in
+    memory.
+
+    Args:
+      stretch: what to read.
+    """
+
+    def __init__(self, stretch: LakeStretch) -> None:
+        super().__init__()
+        self._stretch = stretch
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection:
+        """Lists and groups."""
+        listing = beam.FlatMap(_listed, self._stretch).with_output_types(StoredObject)
+        keyed = beam.Map(_by_partition).with_output_types(tuple[int, StoredObject])
+        return pbegin | beam.Impulse() | "List" >> listing | "Key" >> keyed | beam.GroupByKey()
 
 
-def _rows_of(
-    stored: StoredObject, objects: Objects, layout: Layout, begin: int, end: int, skip: bool
-) -> list[tuple[int, pa.RecordBatch]]:
-    try:
-        rows = read_object(objects, layout, stored)
-    except BadFileError as bad:
-        if not skip:
-            raise UsageError(f"{bad}: repair or remove it, or pass over such files with --on_bad_file=skip") from None
-        _LOG.warning("%s: it is passed over", bad)
-        Metrics.counter("lake", "bad_files").inc()
-        return []
-    inside = _between(rows, layout.times[0], begin, end)
-    return [(stored.partition, inside)] if len(inside) else []
+def _listed(_: object, stretch: LakeStretch) -> list[StoredObject]:
+    return stretch.find()
 
 
-def _between(rows: pa.RecordBatch, time: str, begin: int, end: int) -> pa.RecordBatch:
-    times = rows[time]
-    bounds = pc.min_max(times).as_py()
-    if not len(rows) or (begin <= bounds["min"] and bounds["max"] < end):
-        return rows
-    inside = pc.and_(pc.greater_equal(times, begin), pc.less(times, end))
-    return rows.filter(inside)
+def _by_partition(stored: StoredObject) -> tuple[int, StoredObject]:
+    return stored.partition, stored
+
+
+def _read(stored: StoredObject, stretch: LakeStretch) -> list[tuple[int, pa.RecordBatch]]:
+    return [(stored.partition, rows) for rows in stretch.read(stored)]
 
 
 def check_day(objects: Objects, layout: Layout, day: datetime.date) -> None:
@@ -170,7 +234,7 @@ def _named(layout: Layout, path: str) -> StoredObject:
     return StoredObject(path, int(named["partition"]) if named and belongs else -1, int(begin))
 
 
-def read_object(objects: Objects, layout: Layout, stored: StoredObject) -> pa.RecordBatch:
+def _read_object(objects: Objects, layout: Layout, stored: StoredObject) -> pa.RecordBatch:
     """All rows of an object, in offset order, as a batch of the layout's schema with its span.
 
     Raises:

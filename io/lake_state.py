@@ -9,7 +9,9 @@ import dataclasses
 import datetime
 import hashlib
 import re
+from collections.abc import Callable, Iterable
 
+import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
@@ -17,8 +19,17 @@ from pyarrow import fs
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.objects import Objects
 from beam_pipelines.transforms.closing_state import DAY_MS, ClosingState
+from beam_pipelines.transforms.gather import Gather
 
-__all__ = ["LATEST", "StoredState", "begin_of", "find_closing_state", "write_closing_state"]
+__all__ = [
+    "LATEST",
+    "StoredState",
+    "WriteClosingState",
+    "begin_of",
+    "closing_state_of",
+    "find_closing_state",
+    "write_closing_state",
+]
 
 LATEST = "latest"
 """Instead of a day: the last one that has a closing state."""
@@ -45,6 +56,42 @@ def write_closing_state(objects: Objects, day: datetime.date, state: ClosingStat
     path = _path(str(day), bar_ms)
     objects.write(path, sink.getvalue())
     return path
+
+
+class WriteClosingState(beam.PTransform):
+    """The closing states of each partition's symbols, as ClosingState.to_batch has them, to the one object of the day.
+
+    Args:
+      objects: the lake.
+      day: that they end.
+      bar_ms: length of the bars, ms.
+      prior: gives the closing state of the day before, which symbols that rested keep.
+    """
+
+    def __init__(self, objects: Objects, day: datetime.date, bar_ms: int, prior: Callable[[], ClosingState]) -> None:
+        super().__init__()
+        self._place = objects, day, bar_ms, prior
+
+    def expand(self, closing: beam.PCollection) -> beam.PCollection:
+        """Together, because a symbol must not be in two partitions."""
+        keyed = closing | "Key" >> beam.Map(_keyed).with_output_types(tuple[int, pa.RecordBatch])
+        return keyed | "Together" >> Gather(int) | "Write" >> beam.Map(_write, *self._place).with_output_types(str)
+
+
+def _keyed(batch: pa.RecordBatch) -> tuple[int, pa.RecordBatch]:
+    return 0, batch
+
+
+def _write(
+    element: tuple[int, Iterable[pa.RecordBatch]],
+    objects: Objects,
+    day: datetime.date,
+    bar_ms: int,
+    prior: Callable[[], ClosingState],
+) -> str:
+    parts = [ClosingState.from_batch(batch, bar_ms) for batch in element[1]]
+    ended = prior().followed_by(begin_of(day, bar_ms), [(list(part.symbols), part.history) for part in parts])
+    return write_closing_state(objects, day, ended, bar_ms)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +131,16 @@ class StoredState:
 
 
 _RESUME = "start the job again, from its last checkpoint or afresh"
+
+
+def closing_state_of(objects: Objects, day: datetime.date, bar_ms: int) -> StoredState | None:
+    """The closing state of a day for bars of that length, if it was written.
+
+    Raises:
+      UsageError: if it cannot be used, or the lake cannot be read.
+    """
+    there = (str(day), bar_ms // 1000) in _days(objects)
+    return find_closing_state(objects, str(day), bar_ms) if there else None
 
 
 def find_closing_state(objects: Objects, day: str, bar_ms: int) -> StoredState:

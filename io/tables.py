@@ -79,14 +79,18 @@ class Table:
 
     @functools.cached_property
     def upsert(self) -> sql.Composed:
-        """From the staging table into the table; a row that is there with the same values is not touched."""
+        """From the staging table into the table."""
+        return self.upsert_from(self.staging)
+
+    def upsert_from(self, source: sql.Identifier) -> sql.Composed:
+        """From a table with the same columns; a row that is there with the same values is not touched."""
         others = [column.name for column in self.columns if column.name not in self.identity]
         return sql.SQL(
-            "INSERT INTO {table} AS old ({names}) SELECT {names} FROM {staging} "
+            "INSERT INTO {table} AS old ({names}) SELECT {names} FROM {source} "
             "ON CONFLICT ({identity}) DO UPDATE SET {changes} WHERE ({old}) IS DISTINCT FROM ({new})"
         ).format(
             table=sql.Identifier(self.name),
-            staging=self.staging,
+            source=source,
             names=self.names(range(len(self.columns))),
             identity=sql.SQL(", ").join(map(sql.Identifier, self.identity)),
             changes=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others),

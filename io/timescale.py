@@ -15,7 +15,7 @@ from beam_pipelines.errors import UsageError
 from beam_pipelines.io.postgres import Dsn, describe, reason_of
 from beam_pipelines.io.table_writer import MIGRATE, Rejected, TableWriter
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Column, Table, columns_of
-from beam_pipelines.transforms.batches import DEAD_LETTERS, span_of
+from beam_pipelines.transforms.batches import DEAD_LETTERS, joined, span_of
 
 __all__ = ["MARKET_BARS", "MARKET_DATA", "Column", "Table", "WriteToTimescale", "check_timescale", "columns_of"]
 
@@ -65,7 +65,7 @@ class _WriteRowsDoFn(beam.DoFn):
         self._pending_rows = self._pending_bytes = 0
         if not pending:
             return []
-        rows = _joined(pending)
+        rows = joined(pending)
         rejected = self._writer.write(rows)
         self._rows.inc(rows.num_rows - len(rejected))
         self._rejected.inc(len(rejected))
@@ -77,12 +77,6 @@ def _with_topic(batch: pa.RecordBatch, default: str) -> pa.RecordBatch:
     topic = span_of(batch).topic if b"topic" in (batch.schema.metadata or {}) else default
     column = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows), pa.array([topic]))
     return batch.replace_schema_metadata(None).append_column(_TOPIC, column)
-
-
-def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    return pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()[0]
 
 
 def _dead_letters(rejected: Sequence[Rejected]) -> pa.RecordBatch:

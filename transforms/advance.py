@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.bars import Prints, WindowBars, by_symbol
-from beam_pipelines.transforms.batches import BARS, ENRICHED, TICKS, empty
+from beam_pipelines.transforms.batches import BARS, ENRICHED, TICKS, empty, joined
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.indicators import BAR_INDICATORS, TICK_INDICATORS, Forming, History
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
@@ -104,10 +104,10 @@ def _advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics)
     return Advanced(step.ticks(), step.bars(True), late_rows, behind, repeats, begun)
 
 
-def provisional(state: PartitionState, until: int, told: int, semantics: Semantics) -> Advanced:
+def provisional(state: PartitionState, until: int, told: int, semantics: Semantics, final: bool = False) -> Advanced:
     """What would come out if all bars that end by `until` ms closed now, less those that end by `told`.
 
-    Changes nothing.  The bars are not final: what the log brings later overwrites them.
+    Changes nothing.  The bars are not `final` as long as the log may bring more, which overwrites them.
     """
     step = _Step(state, empty(TICKS), semantics)
     live, bar_ms = state.live.copy(), semantics.bar_ms
@@ -121,7 +121,7 @@ def provisional(state: PartitionState, until: int, told: int, semantics: Semanti
     later = fresh[(step.start[fresh] >= closed) & step.is_free(fresh, closed)]
     step.emit(later, live.forming(), _NOW)
     none = np.empty(0, np.int64)
-    return Advanced(step.ticks(), step.bars(False), none, none, none, none)
+    return Advanced(step.ticks(), step.bars(final), none, none, none, none)
 
 
 class _Step:
@@ -130,7 +130,7 @@ class _Step:
     def __init__(self, state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics) -> None:
         self.state, self.semantics = state, semantics
         self.known = 0 if state.waiting is None else len(state.waiting)
-        self.play = ticks if state.waiting is None else _joined(state.waiting, ticks)
+        self.play = ticks if state.waiting is None else joined([state.waiting, ticks])
         numbers = {name: self.play[name].to_numpy() for name in _PRINT}
         self.prints = Prints(state.columns_of(self.play["symbol"]), **numbers)
         self.start = self.prints.timestamp // semantics.bar_ms * semantics.bar_ms
@@ -308,12 +308,6 @@ class _Step:
         rows["is_final"] = np.full(len(order), final)
         arrays = [_column(rows[field.name], field.type) for field in BARS]
         return pa.RecordBatch.from_arrays(arrays, schema=BARS)
-
-
-def _joined(first: pa.RecordBatch, second: pa.RecordBatch) -> pa.RecordBatch:
-    """Both in one batch with common dictionaries."""
-    table = pa.Table.from_batches([first.replace_schema_metadata(None), second.replace_schema_metadata(None)])
-    return table.unify_dictionaries().combine_chunks().to_batches()[0]
 
 
 def _fold(history: History, columns: Ints, bars: WindowBars) -> Floats:

@@ -6,6 +6,7 @@ log it stands for (`Span`), so that a stage can check that nothing is missing or
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -24,6 +25,7 @@ __all__ = [
     "Span",
     "empty",
     "from_bytes",
+    "joined",
     "span_of",
     "to_bytes",
     "with_span",
@@ -164,6 +166,15 @@ def span_of(batch: pa.RecordBatch) -> Span:
 def empty(schema: pa.Schema) -> pa.RecordBatch:
     """A batch without rows."""
     return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of batches of one schema in one batch with common dictionaries; what they stand for is left out."""
+    if len(batches) == 1:
+        return batches[0].replace_schema_metadata(None)
+    table = pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches])
+    whole: pa.RecordBatch = table.unify_dictionaries().combine_chunks().to_batches()[0]
+    return whole
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:

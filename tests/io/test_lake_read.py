@@ -1,5 +1,6 @@
 """ReadFromLake gives the rows that were written, of the hours that are asked for, and names every file that is none."""
 
+import dataclasses
 import datetime
 import pathlib
 from collections.abc import Callable
@@ -14,8 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.io.lake import BadFileError, ReadFromLake, WriteToLake, check_day
-from beam_pipelines.io.lake_read import list_objects, read_object
+from beam_pipelines.io.lake import LakeStretch, ReadFromLake, WriteToLake, check_day
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.transforms.batches import TICKS, span_of
 from tests.io.lakes import NEW_YEAR, SMALL, TOPIC, Lake, log, rows_of, split
@@ -55,9 +55,13 @@ def same(begin: int, end: int) -> Callable[[list], None]:
     return check
 
 
+def stretch(root: str, begin: int, end: int, skip: bool = False) -> LakeStretch:
+    return LakeStretch(objects_in(root), SMALL, begin, end, skip_bad_files=skip)
+
+
 def read(root: str, begin: int, end: int, check: Callable[[list], None], skip: bool = False) -> beam.Pipeline:
     with beam.Pipeline(FnApiRunner()) as pipeline:
-        assert_that(pipeline | ReadFromLake(root, SMALL, begin, end, skip), check)
+        assert_that(pipeline | ReadFromLake(stretch(root, begin, end, skip)), check)
     return pipeline
 
 
@@ -80,14 +84,13 @@ def test_a_stretch_of_time_gives_its_rows_and_no_others(folder: str, begin: int,
 
 
 def test_only_the_hours_asked_for_are_looked_into(folder: str) -> None:
-    objects = objects_in(folder)
-    old = list_objects(objects, SMALL, NEW_YEAR - HOUR, NEW_YEAR)
-    new = list_objects(objects, SMALL, NEW_YEAR, NEW_YEAR + HOUR)
+    old = stretch(folder, NEW_YEAR - HOUR, NEW_YEAR).find()
+    new = stretch(folder, NEW_YEAR, NEW_YEAR + HOUR).find()
     assert old
     assert new
     assert all("/day=31/hour=23/" in it.path and it.begin == NEW_YEAR - HOUR for it in old)
     assert all("/day=01/hour=00/" in it.path and it.begin == NEW_YEAR for it in new)
-    assert list_objects(objects, SMALL, NEW_YEAR - 2 * HOUR, NEW_YEAR - HOUR) == []
+    assert stretch(folder, NEW_YEAR - 2 * HOUR, NEW_YEAR - HOUR).find() == []
 
 
 def test_a_missing_day_is_told_from_one_without_rows(folder: str) -> None:
@@ -180,8 +183,27 @@ def test_a_bad_file_is_passed_over_and_counted(
 
 def test_a_damaged_file_gives_none_of_its_rows(tmp_path: pathlib.Path) -> None:
     write(str(tmp_path))
-    objects = objects_in(str(tmp_path))
-    stored = list_objects(objects, SMALL, *YEARS)[0]
-    torn(tmp_path / stored.path)
-    with pytest.raises(BadFileError, match="is damaged"):
-        read_object(objects, SMALL, stored)
+    everything = stretch(str(tmp_path), *YEARS, skip=True)
+    first = everything.find()[0]
+    assert everything.read(first)
+    torn(tmp_path / first.path)
+    assert everything.read(first) == []
+
+
+def test_the_hours_of_a_partition_come_in_their_order(lake: Lake) -> None:
+    write(lake.root)
+    everything = stretch(lake.root, *YEARS)
+    mine = [it for it in everything.find() if it.partition == 1]
+    hours = list(everything.hours(reversed(mine)))
+    assert len(hours) == 2
+    assert rows_of(pa.concat_tables([pa.Table.from_batches([rows]) for hour in hours for rows in hour])) == [
+        row for row in expected(*YEARS) if row[11] == 1
+    ]
+    assert all(row[1] < NEW_YEAR for row in rows_of(pa.Table.from_batches(hours[0])))
+    assert all(row[1] >= NEW_YEAR for row in rows_of(pa.Table.from_batches(hours[1])))
+
+
+def test_only_the_rows_of_the_symbols_that_are_wanted(folder: str) -> None:
+    two = dataclasses.replace(stretch(folder, *YEARS), symbols=("IBM", "TSLA", "NONE"))
+    found = [row for it in two.find() for rows in two.read(it) for row in rows_of(pa.Table.from_batches([rows]))]
+    assert sorted(found) == sorted(row for row in expected(*YEARS) if row[0] in {"IBM", "TSLA"})

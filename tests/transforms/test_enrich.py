@@ -8,6 +8,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
 from beam_pipelines import market
+from beam_pipelines.errors import mistake_in
 from beam_pipelines.runners.defaults import DIRECT_RUNNER
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.batches import RAW, Span, with_span
@@ -42,7 +43,7 @@ def test_a_symbol_in_two_partitions_is_named_with_both_and_the_cure():
     ]
     with pytest.raises(Exception, match="symbol IBM") as failed:
         run(batches, 5)
-    assert str(market.mistake_in(failed.value)) == (
+    assert str(mistake_in(failed.value)) == (
         "symbol IBM is in partitions 0 and 2 of topic raw, so its ticks have no order: have the topic written with the "
         "symbol as key, or read a copy of it with --repartition"
     )
@@ -54,4 +55,4 @@ def test_records_that_are_no_ticks_may_be_anywhere():
 
 
 def test_other_failures_are_not_taken_for_the_users():
-    assert market.mistake_in(ValueError("no such thing")) is None
+    assert mistake_in(ValueError("no such thing")) is None

@@ -1,0 +1,168 @@
+"""The daily batch: a day of ticks from the lake, computed anew as if nothing had been late.
+
+    lake market-data/ ─ read ─ recompute ─┬─ ticks ──▶ table market_data_ts ┐ replaced in one transaction
+                                          ├─ bars ───▶ table market_bars_ts ┘
+                                          └─ closing ▶ lake state/
+
+It begins with the closing state that the day before left in the lake, or else warms up on the ticks of some days
+before.  To run a day again replaces it again, also while the stream goes on writing.
+"""
+
+import argparse
+import datetime
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import apache_beam as beam
+from rich.console import Console
+
+from beam_pipelines.command_line import WEEK_MS, filled, whole
+from beam_pipelines.errors import UsageError, mistake_in, run_main
+from beam_pipelines.io.lake import LakeStretch, ListByPartition, check_day, check_lake
+from beam_pipelines.io.lake_objects import MARKET_DATA
+from beam_pipelines.io.lake_state import StoredState, WriteClosingState, begin_of, closing_state_of
+from beam_pipelines.io.objects import Objects, objects_in
+from beam_pipelines.io.postgres import Dsn
+from beam_pipelines.io.replace import Replacement, ReplaceRows
+from beam_pipelines.io.timescale import check_timescale
+from beam_pipelines.options import parse
+from beam_pipelines.runners.defaults import new_pipeline
+from beam_pipelines.summary import counters_of, daily_summary
+from beam_pipelines.transforms.advance import Semantics
+from beam_pipelines.transforms.closing_state import DAY_MS, NOTHING, ClosingState
+from beam_pipelines.transforms.day import Recomputed, RecomputeTicks, Stretch
+
+__all__ = ["Day", "add_flags", "build", "main"]
+
+
+class Day(NamedTuple):
+    """What is computed, and from what."""
+
+    day: datetime.date
+    read: LakeStretch  # with the ticks that warm the indicators up
+    stretch: Stretch
+    semantics: Semantics
+    prior: StoredState | None
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the daily batch."""
+    flag = parser.add_argument
+    flag("--date", type=_date, help="the day, UTC, as 2026-11-20 (yesterday)")
+    flag("--symbols", type=_symbols, help="only these, A,B,C (all); the day's closing state is then not written")
+    flag("--lake", type=filled, required=True, help="s3://bucket/prefix or a folder, which the stream has written")
+    flag("--timescale_dsn", type=filled, help="database; better in the environment as TIMESCALE_DSN")
+    warm = "days of ticks to begin with where the day before left no closing state (%(default)s)"
+    flag("--warmup_days", type=whole(0, 366), default=1, help=warm)
+    bad = "what a file in the lake that cannot be read does: end the run, or be named and counted (%(default)s)"
+    flag("--on_bad_file", choices=("fail", "skip"), default="fail", help=bad)
+    flag("--bar_seconds", type=whole(1, WEEK_MS // 1000), default=60, help="length of a bar (%(default)s)")
+    dedup = "more than 0: of ticks with one identity the first counts; 0: all (%(default)s)"
+    flag("--dedup_ms", type=whole(0, WEEK_MS), default=60_000, help=dedup)
+
+
+def _date(text: str) -> datetime.date:
+    try:
+        day = datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: give one as 2026-11-20") from None
+    if day > _today():
+        raise argparse.ArgumentTypeError(f"{text} is still to come: give a day that has begun")
+    return day
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+def _symbols(text: str) -> tuple[str, ...]:
+    symbols = tuple(sorted({symbol.strip().upper() for symbol in text.split(",")}))
+    if "" in symbols:
+        raise argparse.ArgumentTypeError(f"{text!r} names an empty symbol: give them as A,B,C")
+    return symbols
+
+
+def day_of(options: argparse.Namespace, lake: Objects) -> Day:
+    """What the flags name.
+
+    Raises:
+      UsageError: if the day is not in the lake, or the closing state of the day before cannot be used.
+    """
+    day = options.date or _today() - datetime.timedelta(days=1)
+    check_day(lake, MARKET_DATA, day)
+    semantics = Semantics(
+        bar_ms=options.bar_seconds * 1000,
+        allowed_lateness_ms=max(60_000, options.bar_seconds * 1000),
+        dedup_ms=options.dedup_ms,
+    )
+    before = day - datetime.timedelta(days=1)
+    stretch = Stretch(begin_of(before, semantics.bar_ms), begin_of(day, semantics.bar_ms))
+    if stretch.begin == stretch.end:
+        raise UsageError(f"no bar of --bar_seconds={options.bar_seconds} ends on {day}: give shorter bars")
+    prior = closing_state_of(lake, before, semantics.bar_ms)
+    first = stretch.begin if prior else stretch.begin - options.warmup_days * DAY_MS
+    read = LakeStretch(lake, MARKET_DATA, first, stretch.end, options.symbols, options.on_bad_file == "skip")
+    return Day(day, read, stretch, semantics, prior)
+
+
+def build(pipeline: beam.Pipeline, day: Day, replacement: Replacement | None) -> Recomputed:
+    """The whole graph; gives the rows for tests to look at."""
+    load = day.prior.load if day.prior else _nothing
+    recompute = RecomputeTicks(day.read.hours, day.stretch, day.semantics, load)
+    market: Recomputed = pipeline | "Read" >> ListByPartition(day.read) | "Market" >> recompute
+    if replacement:
+        (market.ticks, market.bars) | "Replace" >> ReplaceRows(replacement)
+    if day.read.symbols is None:
+        market.closing | "Close" >> WriteClosingState(day.read.objects, day.day, day.semantics.bar_ms, load)
+    return market
+
+
+def _nothing() -> ClosingState:
+    return NOTHING
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one day."""
+    options, beam_options = parse(argv, add_flags, "beam_pipelines.daily", str(__doc__).splitlines()[0])
+    check_lake(options.lake)
+    named = options.timescale_dsn or os.environ.get("TIMESCALE_DSN")
+    dsn = Dsn(named) if named else None
+    if dsn:
+        check_timescale(dsn)
+    day = day_of(options, objects_in(options.lake))
+    replacement = _replacement(dsn, day) if dsn else None
+    began = time.monotonic()
+    pipeline = new_pipeline(beam_options, unbounded=False)
+    build(pipeline, day, replacement)
+    try:
+        result = pipeline.run()
+        state, counters = result.wait_until_finish(), counters_of(result)
+    except Exception as failed:
+        mistake = mistake_in(failed)
+        if mistake:
+            raise mistake from failed
+        raise
+    finally:
+        if replacement:
+            replacement.clean()
+    Console().print(daily_summary(counters, day.day, time.monotonic() - began))
+    if state != "DONE":
+        print(f"the job ended as {state}", file=sys.stderr)
+    return 0 if state == "DONE" else 1
+
+
+def _replacement(dsn: Dsn, day: Day) -> Replacement:
+    run = f"{day.day:%Y%m%d}_{uuid.uuid4().hex[:8]}"
+    made = Replacement(dsn, run, *day.stretch, day.semantics.bar_ms // 1000, day.read.symbols)
+    made.prepare()
+    return made
+
+
+if __name__ == "__main__":
+    from beam_pipelines import daily  # by its name: workers cannot import what lives in __main__
+
+    run_main(daily.main)

@@ -1,0 +1,195 @@
+"""A stretch of time replaced in tables: new rows gather beside them, and take the place of the old ones at once.
+
+Whoever reads the tables sees the old rows or the new ones, never some of both and never none.  What the stream wrote
+of records that the replacement has not read stays.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import psycopg
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+from psycopg import sql
+
+from beam_pipelines.io.postgres import Dsn, is_transient
+from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
+from beam_pipelines.io.timescale import WriteToTimescale
+
+__all__ = ["MARKET_TABLES", "ReplaceRows", "Replacement"]
+
+_ATTEMPTS, _PAUSE_S = 5, 2.0  # of a transaction that may meet the stream's in a deadlock
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext(%s))"
+_RECORD = """
+    INSERT INTO daily_replacements (run, begin_time, end_time, symbols, rows_removed, rows_changed)
+    VALUES (%s, 'epoch'::timestamptz + %s * interval '1 ms', 'epoch'::timestamptz + %s * interval '1 ms', %s, %s, %s)"""
+_AT = sql.SQL("('epoch'::timestamptz + {} * interval '1 ms')")
+
+
+class Replaced(NamedTuple):
+    """A table, and when a row of the stretch that is not among the new ones is to go; `old` is the row."""
+
+    table: Table
+    goes: sql.SQL
+
+
+MARKET_TABLES = (
+    Replaced(
+        MARKET_DATA,
+        # Not if it is of a record beyond those that the new rows are made of.
+        sql.SQL(
+            'old."offset" <= COALESCE((SELECT last FROM (SELECT partition, max("offset") AS last FROM {new} '
+            'GROUP BY partition) AS read WHERE read.partition = old.partition), old."offset")'
+        ),
+    ),
+    Replaced(
+        MARKET_BARS,
+        # Not if a tick of it is left; and those of another length are of another job.
+        sql.SQL(
+            "old.bar_seconds = {bar_seconds} AND NOT EXISTS (SELECT FROM market_data_ts AS tick "
+            "WHERE tick.symbol = old.symbol AND tick.time >= old.time "
+            "AND tick.time < old.time + old.bar_seconds * interval '1 s')"
+        ),
+    ),
+)
+"""The tables of the market, in the order in which they are replaced."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Replacement:
+    """What is replaced where.
+
+    Attributes:
+      dsn: the database.
+      run: of one run alone; names its tables.
+      begin: of the rows' time, ms.
+      end: of the rows' time, ms; the first that stays.
+      bar_seconds: length of the bars.
+      symbols: whose rows; None: all.
+    """
+
+    dsn: Dsn
+    run: str
+    begin: int
+    end: int
+    bar_seconds: int
+    symbols: tuple[str, ...] | None = None
+
+    def staged(self, table: Table) -> Table:
+        """The table beside `table` in which its new rows gather."""
+        return dataclasses.replace(table, name=f"{table.name}_{self.run}", revised=False)
+
+    def prepare(self) -> None:
+        """Makes the tables for the new rows, unless they are there."""
+        with self.dsn.connect("beam_pipelines daily") as connection:
+            connection.execute(_LOCK, [self.run])  # workers come together
+            for table, _ in MARKET_TABLES:
+                connection.execute(
+                    sql.SQL("CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING ALL)").format(
+                        sql.Identifier(self.staged(table).name), sql.Identifier(table.name)
+                    )
+                )
+
+    def replace(self) -> tuple[int, int]:
+        """Puts the new rows in the place of the old ones; gives how many rows went, and how many came or changed.
+
+        A second time it does nothing, since a runner may repeat what it has done; table daily_replacements tells.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self.dsn.connect("beam_pipelines daily") as connection:
+                    return self._replaced(connection)
+            except psycopg.Error as error:
+                if not is_transient(error) or attempt == _ATTEMPTS:
+                    raise
+                time.sleep(_PAUSE_S * attempt)
+        raise AssertionError("unreachable")
+
+    def clean(self) -> None:
+        """Drops what a run that failed has left."""
+        with self.dsn.connect("beam_pipelines daily") as connection:
+            for table, _ in MARKET_TABLES:
+                connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.staged(table).name)))
+
+    def _replaced(self, connection: psycopg.Connection[Any]) -> tuple[int, int]:
+        connection.execute(_LOCK, [self.run])
+        if connection.execute("SELECT FROM daily_replacements WHERE run = %s", [self.run]).fetchone() is not None:
+            return 0, 0
+        gone = changed = 0
+        for table, goes in MARKET_TABLES:
+            new = sql.Identifier(self.staged(table).name)
+            connection.execute(sql.SQL("ANALYZE {}").format(new))
+            gone += connection.execute(self._removal(table, new, goes)).rowcount
+            changed += connection.execute(table.upsert_from(new)).rowcount
+            connection.execute(sql.SQL("DROP TABLE {}").format(new))
+        connection.execute(
+            _RECORD, [self.run, self.begin, self.end, list(self.symbols) if self.symbols else None, gone, changed]
+        )
+        return gone, changed
+
+    def _removal(self, table: Table, new: sql.Identifier, goes: sql.SQL) -> sql.Composed:
+        names = [sql.Identifier(name) for name in table.identity]
+        return sql.SQL(
+            "DELETE FROM {table} AS old WHERE old.time >= {begin} AND old.time < {end} AND {asked} "
+            "AND NOT EXISTS (SELECT FROM {new} AS new WHERE {same}) AND {goes}"
+        ).format(
+            table=sql.Identifier(table.name),
+            begin=_AT.format(sql.Literal(self.begin)),
+            end=_AT.format(sql.Literal(self.end)),
+            asked=sql.SQL("old.symbol = ANY({})").format(sql.Literal(list(self.symbols)))
+            if self.symbols
+            else sql.SQL("true"),
+            new=new,
+            same=sql.SQL(" AND ").join(sql.SQL("new.{0} = old.{0}").format(name) for name in names),
+            goes=goes.format(new=new, bar_seconds=sql.Literal(self.bar_seconds)),
+        )
+
+
+class ReplaceRows(beam.PTransform):
+    """Collections of batches for each of MARKET_TABLES to DEAD_LETTERS of rows that the database refuses.
+
+    The tables are replaced when all is written, so a run that fails has changed nothing.
+
+    Args:
+      replacement: what is replaced where.
+      topic: for dead letters.
+    """
+
+    def __init__(self, replacement: Replacement, topic: str = "") -> None:
+        super().__init__()
+        self._replacement, self._topic = replacement, topic
+
+    def expand(self, tables: Sequence[beam.PCollection]) -> beam.PCollection:  # noqa: D102
+        refused = [
+            batches
+            | f"Prepare({it.table.name})"
+            >> beam.ParDo(_PrepareDoFn(self._replacement)).with_output_types(pa.RecordBatch)
+            | WriteToTimescale(self._replacement.staged(it.table), self._replacement.dsn, self._topic)
+            for it, batches in zip(MARKET_TABLES, tables, strict=True)
+        ]
+        together = refused | "Refused" >> beam.Flatten()
+        once = tables[0].pipeline | "Once" >> beam.Impulse()
+        once | "Replace" >> beam.Map(_replace, self._replacement, beam.pvalue.AsIter(together))
+        return together
+
+
+class _PrepareDoFn(beam.DoFn):
+    """Lets batches pass when there is a table for them, after a repeat too."""
+
+    def __init__(self, replacement: Replacement) -> None:
+        self._replacement = replacement
+
+    def setup(self) -> None:
+        self._replacement.prepare()
+
+    def process(self, batch: pa.RecordBatch) -> Iterable[pa.RecordBatch]:
+        yield batch
+
+
+def _replace(_: bytes, replacement: Replacement, _written: Iterable[pa.RecordBatch]) -> None:
+    gone, changed = replacement.replace()
+    Metrics.counter("daily", "rows_removed").inc(gone)
+    Metrics.counter("daily", "rows_changed").inc(changed)
