@@ -45,7 +45,7 @@ def parse(
 
 
 _EPILOG = (
-    "Beam's own flags are taken too: --runner (DirectRunner, FlinkRunner), --flink_master, --parallelism, "
+    "Beam's own flags are taken too: --runner (DirectRunner, FlinkRunner, SparkRunner), --flink_master, --parallelism, "
     "--environment_type, --checkpointing_interval and so on."
 )
 
