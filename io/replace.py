@@ -15,7 +15,8 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 from psycopg import sql
 
-from beam_pipelines.io.postgres import Dsn, is_transient
+from beam_pipelines.errors import UsageError
+from beam_pipelines.io.postgres import Dsn, describe, is_transient
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
 from beam_pipelines.io.timescale import WriteToTimescale
 
@@ -83,8 +84,22 @@ class Replacement:
         return dataclasses.replace(table, name=f"{table.name}_{self.run}", revised=False)
 
     def prepare(self) -> None:
-        """Makes the tables for the new rows, unless they are there."""
+        """Makes the tables for the new rows, unless they are there.
+
+        Raises:
+          UsageError: if the database lacks the migrations or the right to make tables.
+        """
+        try:
+            self._prepare()
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
+            raise UsageError(
+                f"database {self.dsn} cannot take a day's rows: {describe(error)}: run the migrations (python -m "
+                "beam_pipelines.sql.migrate), and let the user make tables"
+            ) from None
+
+    def _prepare(self) -> None:
         with self.dsn.connect("beam_pipelines daily") as connection:
+            connection.execute("SELECT FROM daily_replacements LIMIT 0")
             connection.execute(_LOCK, [self.run])  # workers come together
             for table, _ in MARKET_TABLES:
                 connection.execute(

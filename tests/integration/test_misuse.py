@@ -17,7 +17,7 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
-from beam_pipelines import demo, jobs, market, replay, stack
+from beam_pipelines import daily, demo, jobs, market, replay, stack
 from beam_pipelines.command_line import Parser
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import KafkaConfig
@@ -30,6 +30,7 @@ CPU_S = 5
 CLOSED = "127.0.0.1:1"
 DSN = f"postgresql://someone:{SECRET}@{CLOSED}/ticks"
 FLINK = "--runner=FlinkRunner"
+SPARK = "--runner=SparkRunner"
 HUGE = "9" * 30
 
 Refusal = Callable[..., str]
@@ -216,6 +217,16 @@ MARKET_ARGUMENTS = [
         f"{FLINK} --environment_type=EXTERNAL --environment_config={CLOSED}",
         f"--environment_config={CLOSED}: no worker pool answers there: start one",
     ),
+    (
+        f"{SPARK} --spark_master_url=spark://{CLOSED}",
+        f"--spark_master_url=spark://{CLOSED}: no Spark master answers there",
+    ),
+    (
+        f"{SPARK} --spark_master_url=yarn",
+        "--spark_master_url=yarn is no place to run: give spark://host:port, or local[*]",
+    ),
+    (f"{SPARK} --spark_job_server_jar=none.jar", "--spark_job_server_jar=none.jar does not exist"),
+    (f"{SPARK} --environment_type=EXTERNAL", "needs --environment_config=host:port of a worker pool"),
 ]
 
 
@@ -223,6 +234,30 @@ MARKET_ARGUMENTS = [
 def test_market_refuses(refusal: Refusal, line: str, says: str) -> None:
     assert says in refusal(market, *split(line))
     assert not pathlib.Path("lake").exists()
+
+
+DAILY = [
+    ("", "the following arguments are required: --lake (see --help)"),
+    ("--lake=", "--lake: is empty"),
+    ("--lake=ftp://x", "lake 'ftp://x' is not a place"),
+    ("--lake=a_file", "a_file is a file: choose another folder"),
+    ("--lake=precious --date=2025-01-06", "has no market-data of 2025-01-06, it holds no day at all: choose a day"),
+    ("--lake=x --date=2025-02-30", "--date: '2025-02-30' is no day: give one as 2026-11-20"),
+    ("--lake=x --date=2999-01-01", "--date: 2999-01-01 is still to come: give a day that has begun"),
+    ("--lake=x --symbols=A,,B", "--symbols: 'A,,B' names an empty symbol: give them as A,B,C"),
+    ("--lake=x --warmup_days=-1", "--warmup_days: must be a whole number from 0 to 366"),
+    ("--lake=x --on_bad_file=ask", "--on_bad_file: invalid choice: 'ask' (choose from"),
+    ("--lake=x --bar_seconds=0", "--bar_seconds: must be a whole number from 1"),
+    ("--lake=x --dedup_ms=-1", "--dedup_ms: must be a whole number from 0"),
+    ("--lake=x --timescale_dsn=", "--timescale_dsn: is empty"),
+    (f"--lake=x --timescale_dsn={DSN}", "cannot connect to database ticks on 127.0.0.1:1: Connection refused"),
+    ("--lake=x --dat=2025-01-06", "unknown flag or argument --dat: did you mean --date?"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), DAILY)
+def test_daily_refuses(refusal: Refusal, line: str, says: str) -> None:
+    assert says in refusal(daily, *split(line))
 
 
 SESSION = f"--bootstrap_servers={CLOSED}"
@@ -291,6 +326,7 @@ STACK = [
     ("up --slots=0", "--slots: must be a whole number from 1 to 64, not '0'"),
     ("up --checkpoints=disk", "--checkpoints: invalid choice: 'disk' (choose from"),
     ("up --timescale=1", "ignored explicit argument '1'"),
+    ("up --spark=1", "ignored explicit argument '1'"),
     ("up --state_dir=/proc/x", "--state_dir=/proc/x cannot be made (No such file or directory)"),
     ("up --state_dir=a_file/x", "a_file is a file: choose another"),
     ("status --state_dir=a_file", "a_file is a file: choose another"),
@@ -373,9 +409,9 @@ def test_jobs_refuses(refusal: Refusal, monkeypatch: pytest.MonkeyPatch, line: s
     assert says in refusal(jobs, *split(line))
 
 
-def flags_of_market() -> list[str]:
+def flags_of(program: ModuleType) -> list[str]:
     parser = Parser()
-    market.add_flags(parser)
+    program.add_flags(parser)
     return parser.flags()
 
 
@@ -387,12 +423,13 @@ def own_flags(parser: argparse.ArgumentParser) -> list[str]:
 @pytest.mark.parametrize(
     ("flags", "cases"),
     [
-        (flags_of_market(), MARKET_VALUES),
+        (flags_of(market), MARKET_VALUES),
+        (flags_of(daily), DAILY),
         (own_flags(replay._parser()), REPLAY),
         (own_flags(stack._parser()), STACK),
         (own_flags(jobs._parser()), JOBS),
     ],
-    ids=["market", "replay", "stack", "jobs"],
+    ids=["market", "daily", "replay", "stack", "jobs"],
 )
 def test_no_flag_is_left_out_above(flags: list[str], cases: list[tuple[str, str]]) -> None:
     lines = " ".join(line for line, _ in cases)
