@@ -1,7 +1,8 @@
 """Memory of the streaming job while it polls and checkpoints: `python -m tests.bench.memory --minutes 18`.
 
 Samples the TaskManager's live heap (after a collection that is asked for), its resident memory and that of the Python
-workers, at a low rate of ticks, checkpoints every 5 s on RocksDB.  Needs a JDK's jcmd and jstat.
+workers, at some rate of ticks, checkpoints every 5 s on RocksDB; and how many ticks the job is behind by its committed
+offsets, for a job that falls behind holds larger batches.  Needs a JDK's jcmd and jstat.
 """
 
 import argparse
@@ -11,20 +12,32 @@ import sys
 import time
 from collections.abc import Iterator
 
+import confluent_kafka as ck
 import psutil
 
+from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.runners.jobs import launched
 from beam_pipelines.runners.local import Stack
+from beam_pipelines.stack import TOPICS
 from tests.bench.live import fresh_stack, market, replay
 
 EVERY_S = 20
-Sample = dict[str, float]  # MB by name
+RAW = "market-data-raw"
+Sample = dict[str, float]  # MB by name, and how far behind
+
+
+def behind(consumer: ck.Consumer, topic: str, partitions: int) -> int:
+    """Records of the topic beyond the offsets that the job has committed, every 5 s."""
+    committed = consumer.committed([ck.TopicPartition(topic, number) for number in range(partitions)], timeout=10)
+    ends = [consumer.get_watermark_offsets(ck.TopicPartition(topic, number)) for number in range(partitions)]
+    return sum(high - max(at.offset, low) for at, (low, high) in zip(committed, ends, strict=True))
 
 
 def samples(stack: Stack, minutes: int) -> Iterator[Sample]:
     task_manager, workers = stack.task_manager.process, stack.worker_pool.process
     assert task_manager is not None
     assert workers is not None
+    consumer = KafkaConfig(stack.endpoints.kafka).consumer()
     for _ in range(minutes * 60 // EVERY_S):
         time.sleep(EVERY_S)
         subprocess.run(["jcmd", str(task_manager.pid), "GC.run"], check=True, capture_output=True)
@@ -38,6 +51,7 @@ def samples(stack: Stack, minutes: int) -> Iterator[Sample]:
             "TaskManager, live heap": sum(float(heap[part]) for part in ("EU", "OU", "S0U", "S1U")) / 1024,
             "TaskManager, resident": psutil.Process(task_manager.pid).memory_info().rss / 1e6,
             "Python workers, resident": sum(child.memory_info().rss for child in children) / 1e6,
+            "thousand ticks behind": behind(consumer, RAW, TOPICS[RAW]) / 1e3,
         }
         print(*(f"{megabytes:.0f}" for megabytes in sample.values()), file=sys.stderr, flush=True)
         yield sample
@@ -60,7 +74,7 @@ def main() -> None:
         finally:
             sender.terminate()
     third = len(taken) // 3
-    print("| MB, median | first third | second | last |\n|---|--:|--:|--:|")
+    print("| MB and ticks, median | first third | second | last |\n|---|--:|--:|--:|")
     for name in taken[0]:
         parts = [[sample[name] for sample in taken[i * third : (i + 1) * third]] for i in range(3)]
         print(f"| {name} | " + " | ".join(f"{statistics.median(part):.0f}" for part in parts) + " |")
