@@ -1,7 +1,8 @@
 """The daily batch: a day of ticks from the lake, computed anew as if nothing had been late.
 
     lake market-data/ ─ read ─ recompute ─┬─ ticks ──▶ table market_data_ts ┐ replaced in one transaction
-                                          ├─ bars ───▶ table market_bars_ts ┘
+                                          ├─ bars ───▶ table market_bars_ts │
+                                          ├─ days ───▶ daily_market_summary ┘
                                           └─ closing ▶ lake state/
 
 It begins with the closing state that the day before left in the lake, or else warms up on the ticks of some days
@@ -27,7 +28,7 @@ from beam_pipelines.io.lake_objects import MARKET_DATA
 from beam_pipelines.io.lake_state import StoredState, WriteClosingState, begin_of, closing_state_of
 from beam_pipelines.io.objects import Objects, objects_in
 from beam_pipelines.io.postgres import Dsn
-from beam_pipelines.io.replace import Replacement, ReplaceRows
+from beam_pipelines.io.replace import MARKET_TABLES, Replacement, ReplaceRows
 from beam_pipelines.io.timescale import check_timescale
 from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
@@ -61,6 +62,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     bad = "what a file in the lake that cannot be read does: end the run, or be named and counted (%(default)s)"
     flag("--on_bad_file", choices=("fail", "skip"), default="fail", help=bad)
     flag("--bar_seconds", type=whole(1, WEEK_MS // 1000), default=60, help="length of a bar (%(default)s)")
+    late = "the stream's bound on disorder, by which the share of late ticks is told (%(default)s)"
+    flag("--out_of_orderness_ms", type=whole(0, WEEK_MS), default=1_000, help=late)
     dedup = "more than 0: of ticks with one identity the first counts; 0: all (%(default)s)"
     flag("--dedup_ms", type=whole(0, WEEK_MS), default=60_000, help=dedup)
 
@@ -96,11 +99,13 @@ def day_of(options: argparse.Namespace, lake: Objects) -> Day:
     check_day(lake, MARKET_DATA, day)
     semantics = Semantics(
         bar_ms=options.bar_seconds * 1000,
+        out_of_orderness_ms=options.out_of_orderness_ms,
         allowed_lateness_ms=max(60_000, options.bar_seconds * 1000),
         dedup_ms=options.dedup_ms,
     )
     before = day - datetime.timedelta(days=1)
-    stretch = Stretch(begin_of(before, semantics.bar_ms), begin_of(day, semantics.bar_ms))
+    midnight = (day - datetime.date(1970, 1, 1)).days * DAY_MS
+    stretch = Stretch(begin_of(before, semantics.bar_ms), begin_of(day, semantics.bar_ms), midnight)
     if stretch.begin == stretch.end:
         raise UsageError(f"no bar of --bar_seconds={options.bar_seconds} ends on {day}: give shorter bars")
     prior = closing_state_of(lake, before, semantics.bar_ms)
@@ -115,7 +120,7 @@ def build(pipeline: beam.Pipeline, day: Day, replacement: Replacement | None) ->
     recompute = RecomputeTicks(day.read.hours, day.stretch, day.semantics, load)
     market: Recomputed = pipeline | "Read" >> ListByPartition(day.read) | "Market" >> recompute
     if replacement:
-        (market.ticks, market.bars) | "Replace" >> ReplaceRows(replacement)
+        (market.ticks, market.bars, market.summaries) | "Replace" >> ReplaceRows(replacement)
     if day.read.symbols is None:
         market.closing | "Close" >> WriteClosingState(day.read.objects, day.day, day.semantics.bar_ms, load)
     return market
@@ -132,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
     named = options.timescale_dsn or os.environ.get("TIMESCALE_DSN")
     dsn = Dsn(named) if named else None
     if dsn:
-        check_timescale(dsn)
+        check_timescale(dsn, [it.table for it in MARKET_TABLES])
     day = day_of(options, objects_in(options.lake))
     replacement = _replacement(dsn, day) if dsn else None
     began = time.monotonic()
@@ -157,7 +162,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _replacement(dsn: Dsn, day: Day) -> Replacement:
     run = f"{day.day:%Y%m%d}_{uuid.uuid4().hex[:8]}"
-    made = Replacement(dsn, run, *day.stretch, day.semantics.bar_ms // 1000, day.read.symbols)
+    made = Replacement(dsn, run, day.stretch.begin, day.stretch.end, day.semantics.bar_ms // 1000, day.read.symbols)
     made.prepare()
     return made
 

@@ -17,7 +17,7 @@ from psycopg import sql
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.postgres import Dsn, describe, is_transient
-from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
+from beam_pipelines.io.tables import DAILY_SUMMARY, MARKET_BARS, MARKET_DATA, Table
 from beam_pipelines.io.timescale import WriteToTimescale
 
 __all__ = ["MARKET_TABLES", "ReplaceRows", "Replacement"]
@@ -34,12 +34,14 @@ class Replaced(NamedTuple):
     """A table, and when a row of the stretch that is not among the new ones is to go; `old` is the row."""
 
     table: Table
+    time: str  # column that puts a row in the stretch
     goes: sql.SQL
 
 
 MARKET_TABLES = (
     Replaced(
         MARKET_DATA,
+        "time",
         # Not if it is of a record beyond those that the new rows are made of.
         sql.SQL(
             'old."offset" <= COALESCE((SELECT last FROM (SELECT partition, max("offset") AS last FROM {new} '
@@ -48,6 +50,7 @@ MARKET_TABLES = (
     ),
     Replaced(
         MARKET_BARS,
+        "time",
         # Not if a tick of it is left; and those of another length are of another job.
         sql.SQL(
             "old.bar_seconds = {bar_seconds} AND NOT EXISTS (SELECT FROM market_data_ts AS tick "
@@ -55,6 +58,7 @@ MARKET_TABLES = (
             "AND tick.time < old.time + old.bar_seconds * interval '1 s')"
         ),
     ),
+    Replaced(DAILY_SUMMARY, "day", sql.SQL("true")),
 )
 """The tables of the market, in the order in which they are replaced."""
 
@@ -101,7 +105,7 @@ class Replacement:
         with self.dsn.connect("beam_pipelines daily") as connection:
             connection.execute("SELECT FROM daily_replacements LIMIT 0")
             connection.execute(_LOCK, [self.run])  # workers come together
-            for table, _ in MARKET_TABLES:
+            for table, *_ in MARKET_TABLES:
                 connection.execute(
                     sql.SQL("CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING ALL)").format(
                         sql.Identifier(self.staged(table).name), sql.Identifier(table.name)
@@ -126,7 +130,7 @@ class Replacement:
     def clean(self) -> None:
         """Drops what a run that failed has left."""
         with self.dsn.connect("beam_pipelines daily") as connection:
-            for table, _ in MARKET_TABLES:
+            for table, *_ in MARKET_TABLES:
                 connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.staged(table).name)))
 
     def _replaced(self, connection: psycopg.Connection[Any]) -> tuple[int, int]:
@@ -134,10 +138,11 @@ class Replacement:
         if connection.execute("SELECT FROM daily_replacements WHERE run = %s", [self.run]).fetchone() is not None:
             return 0, 0
         gone = changed = 0
-        for table, goes in MARKET_TABLES:
+        for it in MARKET_TABLES:
+            table = it.table
             new = sql.Identifier(self.staged(table).name)
             connection.execute(sql.SQL("ANALYZE {}").format(new))
-            gone += connection.execute(self._removal(table, new, goes)).rowcount
+            gone += connection.execute(self._removal(it, new)).rowcount
             changed += connection.execute(table.upsert_from(new)).rowcount
             connection.execute(sql.SQL("DROP TABLE {}").format(new))
         connection.execute(
@@ -145,13 +150,14 @@ class Replacement:
         )
         return gone, changed
 
-    def _removal(self, table: Table, new: sql.Identifier, goes: sql.SQL) -> sql.Composed:
-        names = [sql.Identifier(name) for name in table.identity]
+    def _removal(self, it: Replaced, new: sql.Identifier) -> sql.Composed:
+        names = [sql.Identifier(name) for name in it.table.identity]
         return sql.SQL(
-            "DELETE FROM {table} AS old WHERE old.time >= {begin} AND old.time < {end} AND {asked} "
+            "DELETE FROM {table} AS old WHERE old.{time} >= {begin} AND old.{time} < {end} AND {asked} "
             "AND NOT EXISTS (SELECT FROM {new} AS new WHERE {same}) AND {goes}"
         ).format(
-            table=sql.Identifier(table.name),
+            table=sql.Identifier(it.table.name),
+            time=sql.Identifier(it.time),
             begin=_AT.format(sql.Literal(self.begin)),
             end=_AT.format(sql.Literal(self.end)),
             asked=sql.SQL("old.symbol = ANY({})").format(sql.Literal(list(self.symbols)))
@@ -159,7 +165,7 @@ class Replacement:
             else sql.SQL("true"),
             new=new,
             same=sql.SQL(" AND ").join(sql.SQL("new.{0} = old.{0}").format(name) for name in names),
-            goes=goes.format(new=new, bar_seconds=sql.Literal(self.bar_seconds)),
+            goes=it.goes.format(new=new, bar_seconds=sql.Literal(self.bar_seconds)),
         )
 
 

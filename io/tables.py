@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from beam_pipelines.transforms.batches import BARS, ENRICHED
+from beam_pipelines.transforms.batches import BARS, ENRICHED, SUMMARIES
 
-__all__ = ["MARKET_BARS", "MARKET_DATA", "Column", "Table", "columns_of"]
+__all__ = ["DAILY_SUMMARY", "MARKET_BARS", "MARKET_DATA", "Column", "Table", "columns_of"]
 
-_TIMES = {"timestamp": "time", "time": "time", "processed_at": "processed_at"}  # int64 ms in batches
+_TIMES = {"timestamp": "time", "time": "time", "processed_at": "processed_at", "day": "day"}  # int64 ms in batches
 _SQL_TYPES = {
     pa.string(): "text",
     pa.int32(): "integer",
@@ -135,3 +135,11 @@ MARKET_BARS = Table(
     revised=True,
 )
 """Bars (BARS)."""
+
+DAILY_SUMMARY = Table(
+    "daily_market_summary",
+    identity=("symbol", "day"),
+    columns=columns_of(SUMMARIES, doubles=("daily_return", "realised_volatility", "dollar_volume", "late_share")),
+    revised=True,
+)
+"""Days of symbols (SUMMARIES)."""

@@ -19,6 +19,7 @@ __all__ = [
     "ENRICHED",
     "PLACE_CODER",
     "RAW",
+    "SUMMARIES",
     "TICKS",
     "ArrowCoder",
     "Place",
@@ -102,6 +103,27 @@ BARS = pa.schema(
     ]
 )
 """Closed bars with their indicators, in the order of emission.  (symbol, time, bar_seconds) identifies a bar."""
+
+SUMMARIES = pa.schema(
+    [
+        pa.field("symbol", _NAME, nullable=False),
+        pa.field("day", pa.int64(), nullable=False),  # its beginning, ms UTC
+        pa.field("open_price", pa.float64()),
+        pa.field("high_price", pa.float64()),
+        pa.field("low_price", pa.float64()),
+        pa.field("close_price", pa.float64()),
+        pa.field("total_volume", pa.int64(), nullable=False),
+        pa.field("vwap", pa.float64()),
+        pa.field("tick_count", pa.int64(), nullable=False),
+        pa.field("daily_return", pa.float64()),  # close over that of the last bar before the day, less 1
+        pa.field("realised_volatility", pa.float64()),  # of the day's bars, not annualised
+        pa.field("mean_spread", pa.float64()),  # ask less bid, of ticks that have both
+        pa.field("dollar_volume", pa.float64(), nullable=False),
+        pa.field("largest_gap_ms", pa.int64(), nullable=False),  # between two ticks
+        pa.field("late_share", pa.float64(), nullable=False),  # of ticks whose bar had closed when they came
+    ]
+)
+"""A day of a symbol.  (symbol, day) identifies it."""
 
 DEAD_LETTERS = pa.schema(
     [

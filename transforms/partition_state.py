@@ -20,7 +20,7 @@ from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.duplicates import Identities, Seen
 from beam_pipelines.transforms.indicators import Forming, History
 
-__all__ = ["NEVER", "EncodedState", "PartitionState"]
+__all__ = ["NEVER", "EncodedState", "PartitionState", "numbers_of"]
 
 VERSION = 2  # 1 had no `begin` and no `copied`
 
@@ -77,14 +77,14 @@ class PartitionState:
 
     def columns_of(self, symbol: pa.DictionaryArray) -> Ints:
         """Column of each tick's symbol; symbols not met before get the next ones."""
-        columns = _numbers_of(symbol, self.symbols)
+        columns = numbers_of(symbol, self.symbols)
         if len(self.symbols) > len(self.live):
             self._grow(len(self.symbols))
         return columns
 
     def numbers_of(self, source: pa.DictionaryArray) -> Ints:
         """Number of each tick's source."""
-        return _numbers_of(source, self.sources)
+        return numbers_of(source, self.sources)
 
     def forget_sources(self) -> None:
         """Drops the sources of which no identity is remembered; whoever keeps the identities must write them anew."""
@@ -228,7 +228,7 @@ def _window_batch(start: int, bars: WindowBars) -> pa.RecordBatch:
     return pa.record_batch(bars.to_columns()).replace_schema_metadata({"start": str(start)})
 
 
-def _numbers_of(names: pa.DictionaryArray, known: dict[str, int]) -> Ints:
+def numbers_of(names: pa.DictionaryArray, known: dict[str, int]) -> Ints:
     """Number of each name in `known`, which gains the new ones in the order in which they appear."""
     values, indices = to_list(names.dictionary), names.indices.to_numpy()
     numbers = np.array(list(map(known.get, values, itertools.repeat(-1))), np.int64)[indices]
@@ -236,4 +236,4 @@ def _numbers_of(names: pa.DictionaryArray, known: dict[str, int]) -> Ints:
         return numbers
     for index in pc.unique(names.indices).to_pylist():  # not the dictionary's order: that may depend on batching
         known.setdefault(values[index], len(known))
-    return _numbers_of(names, known)
+    return numbers_of(names, known)

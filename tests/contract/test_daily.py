@@ -115,6 +115,13 @@ def assert_recomputed(lake: str, dsn: str) -> None:
         [(*row[2:9], *row[11:]) for row in bars],
         [[bar[name] for name in (*values, *BAR_INDICATORS)] for bar in closed],
     )
+    counted = """
+        SELECT symbol, date_trunc('day', time AT TIME ZONE 'UTC'), count(*)
+        FROM market_data_ts GROUP BY 1, 2 ORDER BY 2, 1"""
+    summed = "SELECT symbol, day AT TIME ZONE 'UTC', tick_count FROM daily_market_summary ORDER BY 2, 1"
+    assert rows(dsn, counted) == rows(dsn, summed)
+    returns = "SELECT daily_return IS NOT NULL, late_share > 0 FROM daily_market_summary ORDER BY day, symbol"
+    assert rows(dsn, returns) == [(False, True)] * SESSION.symbols + [(True, True)] * SESSION.symbols
     assert_close([row[6:] for row in ticks], [[tick[name] for name in TICK_INDICATORS] for tick in reference.ticks_out])
 
 

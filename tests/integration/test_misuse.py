@@ -248,6 +248,7 @@ DAILY = [
     ("--lake=x --warmup_days=-1", "--warmup_days: must be a whole number from 0 to 366"),
     ("--lake=x --on_bad_file=ask", "--on_bad_file: invalid choice: 'ask' (choose from"),
     ("--lake=x --bar_seconds=0", "--bar_seconds: must be a whole number from 1"),
+    ("--lake=x --out_of_orderness_ms=-1", "--out_of_orderness_ms: must be a whole number from 0"),
     ("--lake=x --dedup_ms=-1", "--dedup_ms: must be a whole number from 0"),
     ("--lake=x --timescale_dsn=", "--timescale_dsn: is empty"),
     (f"--lake=x --timescale_dsn={DSN}", "cannot connect to database ticks on 127.0.0.1:1: Connection refused"),

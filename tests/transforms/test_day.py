@@ -1,15 +1,17 @@
 """A day computed anew: what the plain reference gives of its ticks in event-time order, whatever came when."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
-from beam_pipelines.transforms.day import Stretch, in_event_order, recomputed
+from beam_pipelines.transforms.day import Ended, Stretch, in_event_order, recomputed
 from beam_pipelines.transforms.indicators import BAR_INDICATORS, TICK_INDICATORS
 
 from .reference import Reference, Tick
@@ -17,13 +19,13 @@ from .test_advance import SHORT_BARS, assert_rows_match, batch_of, frames, rando
 
 BEGIN = 1_700_000_000_000
 HOUR = 10_000  # of the tests, ms
-ALL = Stretch(BEGIN - HOUR, BEGIN + 10 * HOUR)
+ALL = Stretch(BEGIN - HOUR, BEGIN + 10 * HOUR, BEGIN)
 
 
 def compute(
     ticks: list[Tick], stretch: Stretch = ALL, prior: ClosingState = NOTHING, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame, ClosingState]:
-    """Rows and closing state of ticks that lie, in some disorder and some of them twice, in objects of hours."""
+) -> tuple[pd.DataFrame, pd.DataFrame, Ended]:
+    """Rows and end of ticks that lie, in some disorder and some of them twice, in objects of hours."""
     rng = np.random.default_rng(seed)
     objects: dict[int, list[list[Tick]]] = {}
     for tick in ticks:
@@ -33,7 +35,7 @@ def compute(
     hours = ([batch_of(hour[copy]) for copy in rng.permutation(3)] for _, hour in sorted(objects.items()))
     parts = []
 
-    def collect() -> ClosingState:
+    def collect() -> Ended:
         pieces = recomputed(hours, stretch, SHORT_BARS, prior)
         while True:
             try:
@@ -41,8 +43,8 @@ def compute(
             except StopIteration as ended:
                 return ended.value
 
-    closing = collect()
-    return (*frames(parts), closing)
+    ended = collect()
+    return (*frames(parts), ended)
 
 
 def expected(ticks: list[Tick]) -> Reference:
@@ -74,9 +76,9 @@ def test_days_in_a_row_with_a_carried_state_are_one_computation() -> None:
     whole_ticks, whole_bars, _ = compute(ticks)
     prior, parts = NOTHING, []
     for begin in range(ALL.begin, ALL.end, 2 * HOUR):
-        stretch = Stretch(begin, begin + 2 * HOUR)
+        stretch = Stretch(begin, begin + 2 * HOUR, begin)
         mine = [tick for tick in ticks if stretch.begin <= tick.timestamp < stretch.end]
-        *rows, closing = compute(mine, stretch, prior) if mine else (*(whole_ticks[:0], whole_bars[:0]), prior)
+        *rows, (closing, _) = compute(mine, stretch, prior)
         prior = prior.followed_by(stretch.end, [(list(closing.symbols), closing.history)])
         parts.append(rows)
     for number, (whole, key) in enumerate([(whole_ticks, ["offset"]), (whole_bars, ["time", "symbol"])]):
@@ -87,9 +89,9 @@ def test_days_in_a_row_with_a_carried_state_are_one_computation() -> None:
 
 def test_ticks_before_the_stretch_warm_the_indicators_up_and_give_no_rows() -> None:
     ticks = random_ticks(9, 3000, span_ms=80_000)
-    whole_ticks, whole_bars, whole_closing = compute(ticks)
+    whole_ticks, whole_bars, (whole_closing, _) = compute(ticks)
     begin = BEGIN + 4 * HOUR
-    got_ticks, got_bars, closing = compute(ticks, Stretch(begin, ALL.end))
+    got_ticks, got_bars, (closing, _) = compute(ticks, Stretch(begin, ALL.end, begin))
     for got, whole, time in ((got_ticks, whole_ticks, "timestamp"), (got_bars, whole_bars, "time")):
         want = whole[whole[time] >= begin].reset_index(drop=True)
         assert 0 < len(want) < len(whole)
@@ -108,3 +110,74 @@ def test_ties_are_in_the_order_of_the_log() -> None:
     ordered = in_event_order([batch_of([tick]) for tick in ticks])
     assert ordered["offset"].to_pylist() == [0, 1, 2]
     assert isinstance(ordered, pa.RecordBatch)
+
+
+def sound(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def summaries_expected(reference: Reference, ticks: list[Tick], begin: int) -> list[dict]:
+    """One symbol after the other, from its ticks and the reference's bars."""
+    rows, kept = [], {tick["offset"] for tick in reference.ticks_out}
+    mine = sorted((it for it in ticks if it.offset in kept and it.timestamp >= begin), key=lambda it: it.timestamp)
+    bar_ms, disorder = SHORT_BARS.bar_ms, SHORT_BARS.out_of_orderness_ms
+
+    def late(tick: Tick) -> bool:
+        end = tick.timestamp // bar_ms * bar_ms + bar_ms
+        return any(it.offset < tick.offset and it.timestamp - disorder >= end for it in mine)
+
+    for symbol in sorted({tick.symbol for tick in mine}):
+        own = sorted((it for it in mine if it.symbol == symbol), key=lambda it: (it.timestamp, it.seq, it.offset))
+        bars = sorted((it for it in reference.bars_out if it["symbol"] == symbol), key=lambda it: it["time"])
+        closes = [it["close"] for it in bars if it["time"] >= begin and it["close"] is not None]
+        earlier = [it["close"] for it in bars if it["time"] < begin and it["close"] is not None]
+        returns = np.diff(np.log(closes))
+        shape = Reference.shape(own)
+        rows.append(
+            {
+                "symbol": symbol,
+                "day": begin,
+                **{f"{name}_price": shape[name] for name in ("open", "high", "low", "close")},
+                "total_volume": shape["volume"],
+                "vwap": shape["vwap"],
+                "tick_count": len(own),
+                "daily_return": shape["close"] / earlier[-1] - 1 if earlier and shape["close"] else None,
+                "realised_volatility": math.sqrt(sum(returns**2)) if len(returns) else None,
+                "mean_spread": None,
+                "dollar_volume": (shape["vwap"] or 0) * shape["volume"],
+                "largest_gap_ms": max(np.diff([it.timestamp for it in own]), default=0),
+                "late_share": sum(map(late, own)) / len(own),
+            }
+        )
+    return rows
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 400), begin=st.sampled_from([BEGIN - HOUR, BEGIN + 2 * HOUR]))
+def test_summaries_are_what_pandas_would_make_of_the_day(seed: int, count: int, begin: int) -> None:
+    ticks = random_ticks(seed, count, span_ms=60_000)
+    *_, (_, summaries) = compute(ticks, Stretch(begin, ALL.end, begin), seed=seed)
+    wanted = summaries_expected(expected(ticks), ticks, begin)
+    got = summaries.to_pylist()
+    assert [row["symbol"] for row in got] == [row["symbol"] for row in wanted]
+    for mine, theirs in zip(got, wanted, strict=True):
+        assert mine == pytest.approx({name: sound(v) if isinstance(v, float) else v for name, v in theirs.items()})
+
+
+def test_returns_and_spreads_of_a_day_after_another() -> None:
+    first = [Tick("A", BEGIN + 1, 10.0, 1, 1, 7, 0, BEGIN)]
+    second = [Tick("A", BEGIN + HOUR + 1, 12.0, 1, 1, 7, 1, BEGIN), Tick("B", BEGIN + HOUR, 1.0, 1, 1, 7, 2, BEGIN)]
+    *_, (closing, _) = compute(first, Stretch(BEGIN, BEGIN + HOUR, BEGIN))
+    quoted = batch_of(second).to_pylist()
+    for row, (bid, ask) in zip(quoted, [(11.9, 12.1), (None, 1.1)], strict=True):
+        row |= {"bid": bid, "ask": ask}
+    hours = [[pa.RecordBatch.from_pylist(quoted, schema=batch_of(second).schema)]]
+    pieces = recomputed(hours, Stretch(BEGIN + HOUR, BEGIN + 2 * HOUR, BEGIN + HOUR), SHORT_BARS, closing)
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as ended:
+            rows = ended.value.summaries.to_pylist()
+            break
+    assert [row["daily_return"] for row in rows] == [pytest.approx(0.2), None]
+    assert [row["mean_spread"] for row in rows] == [pytest.approx(0.2), None]
