@@ -1,6 +1,6 @@
 """The lake, an S3 bucket or a folder of parquet objects: what writes it and what reads it."""
 
-from beam_pipelines.io.lake_read import LakeStretch, ListByPartition, ReadFromLake, check_day
+from beam_pipelines.io.lake_read import LakeStretch, ListByPartition, ReadFromLake, check_day, has_day
 from beam_pipelines.io.lake_write import WriteDeadLettersToLake, WriteRefusedToLake, WriteToLake, check_lake
 
 __all__ = [
@@ -12,4 +12,5 @@ __all__ = [
     "WriteToLake",
     "check_day",
     "check_lake",
+    "has_day",
 ]

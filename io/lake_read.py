@@ -32,6 +32,7 @@ __all__ = [
     "ReadFromLake",
     "StoredObject",
     "check_day",
+    "has_day",
     "list_objects",
 ]
 
@@ -165,15 +166,20 @@ def _read(stored: StoredObject, stretch: LakeStretch) -> list[tuple[int, pa.Reco
     return [(stored.partition, rows) for rows in stretch.read(stored)]
 
 
+def has_day(objects: Objects, layout: Layout, day: datetime.date) -> bool:
+    """Whether there are objects of a day."""
+    begin = (day - datetime.date(1970, 1, 1)).days * _DAY_MS
+    return any(it.partition >= 0 for it in list_objects(objects, layout, begin, begin + _DAY_MS))
+
+
 def check_day(objects: Objects, layout: Layout, day: datetime.date) -> None:
     """Makes sure that a day is in the lake; it may still have no row that is wanted.
 
     Raises:
       UsageError: if nothing was ever written for it, or the lake cannot be read; names the days that are there.
     """
-    begin = (day - datetime.date(1970, 1, 1)).days * _DAY_MS
     try:
-        if any(it.partition >= 0 for it in list_objects(objects, layout, begin, begin + _DAY_MS)):
+        if has_day(objects, layout, day):
             return
         days = _days(objects, layout)
     except OSError as error:

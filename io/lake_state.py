@@ -66,16 +66,29 @@ class WriteClosingState(beam.PTransform):
       day: that they end.
       bar_ms: length of the bars, ms.
       prior: gives the closing state of the day before, which symbols that rested keep.
+      after: what must be done before; None: nothing.
     """
 
-    def __init__(self, objects: Objects, day: datetime.date, bar_ms: int, prior: Callable[[], ClosingState]) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        day: datetime.date,
+        bar_ms: int,
+        prior: Callable[[], ClosingState],
+        after: beam.PCollection | None = None,
+    ) -> None:
         super().__init__()
         self._place = objects, day, bar_ms, prior
+        self._after = () if after is None else (beam.pvalue.AsIter(after),)
 
     def expand(self, closing: beam.PCollection) -> beam.PCollection:
         """Together, because a symbol must not be in two partitions."""
         keyed = closing | "Key" >> beam.Map(_keyed).with_output_types(tuple[int, pa.RecordBatch])
-        return keyed | "Together" >> Gather(int) | "Write" >> beam.Map(_write, *self._place).with_output_types(str)
+        return (
+            keyed
+            | "Together" >> Gather(int)
+            | "Write" >> beam.Map(_write, *self._place, *self._after).with_output_types(str)
+        )
 
 
 def _keyed(batch: pa.RecordBatch) -> tuple[int, pa.RecordBatch]:
@@ -88,6 +101,7 @@ def _write(
     day: datetime.date,
     bar_ms: int,
     prior: Callable[[], ClosingState],
+    _after: Iterable[object] = (),
 ) -> str:
     parts = [ClosingState.from_batch(batch, bar_ms) for batch in element[1]]
     ended = prior().followed_by(begin_of(day, bar_ms), [(list(part.symbols), part.history) for part in parts])

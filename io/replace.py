@@ -20,7 +20,7 @@ from beam_pipelines.io.postgres import Dsn, describe, is_transient
 from beam_pipelines.io.tables import DAILY_SUMMARY, MARKET_BARS, MARKET_DATA, Table
 from beam_pipelines.io.timescale import WriteToTimescale
 
-__all__ = ["MARKET_TABLES", "ReplaceRows", "Replacement"]
+__all__ = ["MARKET_TABLES", "ReplaceRows", "ReplacedRows", "Replacement"]
 
 _ATTEMPTS, _PAUSE_S = 5, 2.0  # of a transaction that may meet the stream's in a deadlock
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext(%s))"
@@ -169,8 +169,15 @@ class Replacement:
         )
 
 
+class ReplacedRows(NamedTuple):
+    """The outputs of `ReplaceRows`."""
+
+    refused: beam.PCollection  # DEAD_LETTERS of the rows that the database refuses
+    done: beam.PCollection  # the name of the run, when the new rows are in their place
+
+
 class ReplaceRows(beam.PTransform):
-    """Collections of batches for each of MARKET_TABLES to DEAD_LETTERS of rows that the database refuses.
+    """Collections of batches for each of MARKET_TABLES to `ReplacedRows`.
 
     The tables are replaced when all is written, so a run that fails has changed nothing.
 
@@ -183,7 +190,7 @@ class ReplaceRows(beam.PTransform):
         super().__init__()
         self._replacement, self._topic = replacement, topic
 
-    def expand(self, tables: Sequence[beam.PCollection]) -> beam.PCollection:  # noqa: D102
+    def expand(self, tables: Sequence[beam.PCollection]) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         refused = [
             batches
             | f"Prepare({it.table.name})"
@@ -193,8 +200,8 @@ class ReplaceRows(beam.PTransform):
         ]
         together = refused | "Refused" >> beam.Flatten()
         once = tables[0].pipeline | "Once" >> beam.Impulse()
-        once | "Replace" >> beam.Map(_replace, self._replacement, beam.pvalue.AsIter(together))
-        return together
+        replace = beam.Map(_replace, self._replacement, beam.pvalue.AsIter(together)).with_output_types(str)
+        return ReplacedRows(together, once | "Replace" >> replace)
 
 
 class _PrepareDoFn(beam.DoFn):
@@ -210,7 +217,8 @@ class _PrepareDoFn(beam.DoFn):
         yield batch
 
 
-def _replace(_: bytes, replacement: Replacement, _written: Iterable[pa.RecordBatch]) -> None:
+def _replace(_: bytes, replacement: Replacement, _written: Iterable[pa.RecordBatch]) -> str:
     gone, changed = replacement.replace()
     Metrics.counter("daily", "rows_removed").inc(gone)
     Metrics.counter("daily", "rows_changed").inc(changed)
+    return replacement.run

@@ -151,6 +151,22 @@ def test_both_days_are_what_a_recomputation_gives(
     assert left == [(0,)]
 
 
+def test_several_days_go_on_where_they_were_stopped(streamed: tuple[str, str]) -> None:
+    between = (f"--from={DAYS[0] - datetime.timedelta(days=1)}", f"--to={DAYS[1]}")
+    assert daily(streamed, DAYS[0]).returncode == 0  # and then it was stopped
+    flags = [f"--lake={streamed[0]}", f"--timescale_dsn={streamed[1]}", f"--bar_seconds={BAR_SECONDS}", *between]
+    command = [sys.executable, "-m", "beam_pipelines.daily", *flags, "--resume"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert len(replacements(streamed[1])) == len(DAYS)
+    assert_recomputed(*streamed)
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    assert len(replacements(streamed[1])) == len(DAYS)
+    whole = subprocess.run(command[:-1], capture_output=True, text=True, timeout=300)
+    assert f"{DAYS[0] - datetime.timedelta(days=1)}: no ticks in the lake" in whole.stdout
+    assert [changed for _, changed in replacements(streamed[1])[len(DAYS) :]] == [0, 0]
+
+
 def replacements(dsn: str) -> list[tuple[Any, ...]]:
     return rows(dsn, "SELECT rows_removed, rows_changed FROM daily_replacements ORDER BY replaced_at")
 
