@@ -43,7 +43,6 @@ from beam_pipelines.transforms.day import Recomputed, RecomputeTicks, Stretch
 
 __all__ = ["Day", "add_flags", "build", "main"]
 
-
 _ONE = datetime.timedelta(days=1)
 _LONGEST_REST = 14  # days without any tick over which indicators go on: markets close for a week at times
 
@@ -84,8 +83,8 @@ def _date(text: str) -> datetime.date:
         day = datetime.date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no day: give one as 2026-11-20") from None
-    if day > _today():
-        raise argparse.ArgumentTypeError(f"{text} is still to come: give a day that has begun")
+    if day >= _today():
+        raise argparse.ArgumentTypeError(f"{text} is not over (UTC): give a day before today")
     return day
 
 

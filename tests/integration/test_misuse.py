@@ -243,7 +243,7 @@ DAILY = [
     ("--lake=a_file", "a_file is a file: choose another folder"),
     ("--lake=precious --date=2025-01-06", "has no market-data of 2025-01-06, it holds no day at all: choose a day"),
     ("--lake=x --date=2025-02-30", "--date: '2025-02-30' is no day: give one as 2026-11-20"),
-    ("--lake=x --date=2999-01-01", "--date: 2999-01-01 is still to come: give a day that has begun"),
+    ("--lake=x --date=2999-01-01", "--date: 2999-01-01 is not over (UTC): give a day before today"),
     ("--lake=x --from=2025-02-30", "--from: '2025-02-30' is no day"),
     ("--lake=x --from=2025-01-06", "--from and --to need each other: give both"),
     ("--lake=x --to=2025-01-06", "--from and --to need each other: give both"),
