@@ -25,8 +25,8 @@ def dsn(timescale_server: Timescale) -> Dsn:
     bare = Dsn(timescale_server.dsn)
     with bare.connect("test") as connection:
         connection.execute("DROP MATERIALIZED VIEW IF EXISTS daily_market_live")
-        for table in ("market_data_ts", "market_bars_ts", "schema_migrations"):
-            connection.execute(f"DROP TABLE IF EXISTS {table}")
+        for (table,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall():
+            connection.execute(f"DROP TABLE {table}")
     return bare
 
 
