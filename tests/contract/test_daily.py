@@ -5,8 +5,6 @@ the closing state of the first; it has late and too late ticks, repeats, ties an
 """
 
 import datetime
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +13,7 @@ import psycopg
 import pyarrow.dataset as ds
 import pytest
 
+from beam_pipelines import daily as batch
 from beam_pipelines import market
 from beam_pipelines.runners.defaults import PipelineOptions, new_pipeline
 from beam_pipelines.simulate import Session, raw_batches
@@ -64,11 +63,11 @@ def streamed(tmp_path: Any, postgres_dsn: str) -> tuple[str, str]:
     return lake, postgres_dsn
 
 
-def daily(streamed: tuple[str, str], day: datetime.date, *more: str) -> subprocess.CompletedProcess[str]:
+def daily(streamed: tuple[str, str], *flags: str) -> None:
+    """Runs the batch as its module does, in this process."""
     lake, dsn = streamed
-    flags = [f"--date={day}", f"--lake={lake}", f"--timescale_dsn={dsn}", f"--bar_seconds={BAR_SECONDS}"]
-    command = [sys.executable, "-m", "beam_pipelines.daily", *flags, *more]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    given = [f"--lake={lake}", f"--timescale_dsn={dsn}", f"--bar_seconds={BAR_SECONDS}", *flags]
+    assert batch.main(given) == 0
 
 
 def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
@@ -144,26 +143,24 @@ def test_both_days_are_what_a_recomputation_gives(
     late = rows(streamed[1], "SELECT count(*) FROM market_data_ts WHERE late")
     assert late[0][0] > 50
     for day in DAYS:
-        done = daily(streamed, day, *runner(request.getfixturevalue))
-        assert done.returncode == 0, done.stderr
+        daily(streamed, f"--date={day}", *runner(request.getfixturevalue))
     assert_recomputed(*streamed)
     left = rows(streamed[1], "SELECT count(*) FROM pg_tables WHERE tablename ~ '^market_.*_2025'")
     assert left == [(0,)]
 
 
-def test_several_days_go_on_where_they_were_stopped(streamed: tuple[str, str]) -> None:
-    between = (f"--from={DAYS[0] - datetime.timedelta(days=1)}", f"--to={DAYS[1]}")
-    assert daily(streamed, DAYS[0]).returncode == 0  # and then it was stopped
-    flags = [f"--lake={streamed[0]}", f"--timescale_dsn={streamed[1]}", f"--bar_seconds={BAR_SECONDS}", *between]
-    command = [sys.executable, "-m", "beam_pipelines.daily", *flags, "--resume"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert len(replacements(streamed[1])) == len(DAYS)
+def test_several_days_go_on_where_they_were_stopped(
+    streamed: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = DAYS[0] - datetime.timedelta(days=1)
+    between = (f"--from={rest}", f"--to={DAYS[1]}")
+    daily(streamed, f"--date={DAYS[0]}")  # and then it was stopped
+    for _ in range(2):
+        daily(streamed, *between, "--resume")
+        assert len(replacements(streamed[1])) == len(DAYS)
     assert_recomputed(*streamed)
-    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
-    assert len(replacements(streamed[1])) == len(DAYS)
-    whole = subprocess.run(command[:-1], capture_output=True, text=True, timeout=300)
-    assert f"{DAYS[0] - datetime.timedelta(days=1)}: no ticks in the lake" in whole.stdout
+    daily(streamed, *between)
+    assert f"{rest}: no ticks in the lake" in capsys.readouterr().out
     assert [changed for _, changed in replacements(streamed[1])[len(DAYS) :]] == [0, 0]
 
 
@@ -173,7 +170,7 @@ def replacements(dsn: str) -> list[tuple[Any, ...]]:
 
 def test_a_second_run_changes_nothing(streamed: tuple[str, str]) -> None:
     for _ in range(2):
-        assert daily(streamed, DAYS[0]).returncode == 0
+        daily(streamed, f"--date={DAYS[0]}")
     first, second = replacements(streamed[1])
     assert first[1] > 0
     assert second == (0, 0)
@@ -194,7 +191,7 @@ def test_rows_that_the_batch_has_not_go_unless_the_stream_wrote_them_since(strea
                 "VALUES (date_trunc('minute', %s::timestamptz), 'ZZZ', %s, 1, 1, 0, true)",
                 [at, length],
             )
-    assert daily(streamed, DAYS[0]).returncode == 0
+    daily(streamed, f"--date={DAYS[0]}")
     assert rows(streamed[1], "SELECT seq FROM market_data_ts WHERE symbol = 'ZZZ' ORDER BY 1") == [(2,), (3,)]
     bars = "SELECT to_char(time AT TIME ZONE 'UTC', 'HH24:MI'), bar_seconds FROM market_bars_ts WHERE symbol = 'ZZZ'"
     assert sorted(rows(streamed[1], bars)) == [("23:50", BAR_SECONDS), ("23:50", 60)]
@@ -202,7 +199,7 @@ def test_rows_that_the_batch_has_not_go_unless_the_stream_wrote_them_since(strea
 
 def test_only_some_symbols_are_replaced_when_they_are_named(streamed: tuple[str, str]) -> None:
     before = rows(streamed[1], "SELECT * FROM market_data_ts WHERE symbol <> 'AAPL' ORDER BY symbol, time, source, seq")
-    assert daily(streamed, DAYS[0], "--symbols=aapl").returncode == 0
+    daily(streamed, f"--date={DAYS[0]}", "--symbols=aapl")
     after = rows(streamed[1], "SELECT * FROM market_data_ts WHERE symbol <> 'AAPL' ORDER BY symbol, time, source, seq")
     assert after == before
     late = "SELECT count(*) FROM market_data_ts WHERE symbol = 'AAPL' AND late AND time < '2025-03-01Z'"

@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return root
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(begin=st.integers(-150_000, 260_000), length=st.integers(1, 100_000))
 def test_a_stretch_of_time_gives_its_rows_and_no_others(folder: str, begin: int, length: int) -> None:
     read(folder, NEW_YEAR + begin, NEW_YEAR + begin + length, same(NEW_YEAR + begin, NEW_YEAR + begin + length))
