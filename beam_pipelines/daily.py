@@ -38,7 +38,7 @@ from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.summary import counters_of, daily_summary
 from beam_pipelines.transforms.advance import Semantics
-from beam_pipelines.transforms.closing_state import DAY_MS, NOTHING, ClosingState
+from beam_pipelines.transforms.closing_state import DAY_MS, midnight_of, no_prior
 from beam_pipelines.transforms.day import Recomputed, RecomputeTicks, Stretch
 
 __all__ = ["Day", "add_flags", "build", "main"]
@@ -112,8 +112,7 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
         allowed_lateness_ms=max(60_000, options.bar_seconds * 1000),
         dedup_ms=options.dedup_ms,
     )
-    midnight = (day - datetime.date(1970, 1, 1)).days * DAY_MS
-    stretch = Stretch(begin_of(day - _ONE, semantics.bar_ms), begin_of(day, semantics.bar_ms), midnight)
+    stretch = Stretch(begin_of(day - _ONE, semantics.bar_ms), begin_of(day, semantics.bar_ms), midnight_of(day))
     if stretch.begin == stretch.end:
         raise UsageError(f"no bar of --bar_seconds={options.bar_seconds} ends on {day}: give shorter bars")
     prior = _prior(lake, day, semantics.bar_ms)
@@ -134,7 +133,7 @@ def _prior(lake: Objects, day: datetime.date, bar_ms: int) -> StoredState | None
 
 def build(pipeline: beam.Pipeline, day: Day, replacement: Replacement | None) -> Recomputed:
     """The whole graph; gives the rows for tests to look at."""
-    load = day.prior.load if day.prior else _nothing
+    load = day.prior.load if day.prior else no_prior
     recompute = RecomputeTicks(day.read.hours, day.stretch, day.semantics, load)
     market: Recomputed = pipeline | "Read" >> ListByPartition(day.read) | "Market" >> recompute
     done = None
@@ -146,10 +145,6 @@ def build(pipeline: beam.Pipeline, day: Day, replacement: Replacement | None) ->
         close = WriteClosingState(day.read.objects, day.day, day.semantics.bar_ms, load, done)
         market.closing | "Close" >> close
     return market
-
-
-def _nothing() -> ClosingState:
-    return NOTHING
 
 
 def main(argv: Sequence[str]) -> int:

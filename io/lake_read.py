@@ -24,6 +24,7 @@ from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.objects import Objects
 from beam_pipelines.transforms.batches import Span, with_span
+from beam_pipelines.transforms.closing_state import DAY_MS, midnight_of
 
 __all__ = [
     "BadFileError",
@@ -40,7 +41,6 @@ _LOG = logging.getLogger(__name__)
 
 _NAME = re.compile(r"p(?P<partition>\d{5,})-[^/]+\.parquet")
 _FOLDER = re.compile(r"year=(\d{4})/month=(\d\d)/day=(\d\d)(?:/hour=(\d\d))?")
-_DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
 
 
@@ -168,8 +168,8 @@ def _read(stored: StoredObject, stretch: LakeStretch) -> list[tuple[int, pa.Reco
 
 def has_day(objects: Objects, layout: Layout, day: datetime.date) -> bool:
     """Whether there are objects of a day."""
-    begin = (day - datetime.date(1970, 1, 1)).days * _DAY_MS
-    return any(it.partition >= 0 for it in list_objects(objects, layout, begin, begin + _DAY_MS))
+    begin = midnight_of(day)
+    return any(it.partition >= 0 for it in list_objects(objects, layout, begin, begin + DAY_MS))
 
 
 def check_day(objects: Objects, layout: Layout, day: datetime.date) -> None:
@@ -213,9 +213,9 @@ def list_objects(objects: Objects, layout: Layout, begin: int, end: int) -> list
     Files that are being written, whose names begin with a dot or an underscore, are not among them.
     """
     files, root = objects.tree()
-    length = _HOUR_MS if layout.hourly else _DAY_MS
+    length = _HOUR_MS if layout.hourly else DAY_MS
     found = []
-    for day in range(begin // _DAY_MS, -(-end // _DAY_MS)):
+    for day in range(begin // DAY_MS, -(-end // DAY_MS)):
         date = str(np.datetime64(day, "D")).rsplit("-", 2)
         folder = "{}/year={}/month={}/day={}".format(layout.dataset, *date)
         selector = fs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True)

@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.objects import Objects
-from beam_pipelines.transforms.closing_state import DAY_MS, ClosingState
+from beam_pipelines.transforms.closing_state import DAY_MS, ClosingState, midnight_of
 from beam_pipelines.transforms.gather import Gather
 
 __all__ = [
@@ -39,7 +39,7 @@ _NAME = re.compile(_DATASET + r"/date=(?P<day>\d{4}-\d\d-\d\d)/closing-(?P<secon
 
 def begin_of(day: datetime.date, bar_ms: int) -> int:
     """The end of the last bar that ends within `day`, ms: a closing state's `until`."""
-    end = (day - datetime.date(1970, 1, 1)).days * DAY_MS + DAY_MS
+    end = midnight_of(day) + DAY_MS
     return end // bar_ms * bar_ms
 
 

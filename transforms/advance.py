@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.bars import Prints, WindowBars, by_symbol
 from beam_pipelines.transforms.batches import BARS, ENRICHED, TICKS, empty, joined
+from beam_pipelines.transforms.columns import to_column
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.indicators import BAR_INDICATORS, TICK_INDICATORS, Forming, History
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
@@ -290,7 +291,9 @@ class _Step:
         rows, at = rows[order], at[order]
         whole = len(rows) == len(self.play) and bool((rows == np.arange(len(rows))).all())
         columns = dict(zip(TICKS.names, (self.play if whole else self.play.take(pa.array(rows))).columns, strict=True))
-        columns |= {name: _column(row[order], pa.float64()) for name, row in zip(TICK_INDICATORS, values, strict=True)}
+        columns |= {
+            name: to_column(row[order], pa.float64()) for name, row in zip(TICK_INDICATORS, values, strict=True)
+        }
         columns["late"] = pa.array(late[order])
         columns["processed_at"] = pa.array(np.where(at == _NOW, self.state.log_time, self.log_time[at]))
         return pa.RecordBatch.from_arrays([columns[name] for name in ENRICHED.names], schema=ENRICHED)
@@ -306,7 +309,7 @@ class _Step:
         rows["symbol"] = pa.array([names[column] for column in rows["symbol"]], pa.string()).dictionary_encode()
         rows["bar_seconds"] = np.full(len(order), self.semantics.bar_ms // 1000)
         rows["is_final"] = np.full(len(order), final)
-        arrays = [_column(rows[field.name], field.type) for field in BARS]
+        arrays = [to_column(rows[field.name], field.type) for field in BARS]
         return pa.RecordBatch.from_arrays(arrays, schema=BARS)
 
 
@@ -327,8 +330,3 @@ def _turns(symbol: Ints, late: Mask) -> Ints:
     turn = np.empty(len(symbol), np.int64)
     turn[order] = before - before[first][np.cumsum(first) - 1]
     return turn
-
-
-def _column(values: NDArray[np.generic] | pa.Array, kind: pa.DataType) -> pa.Array:
-    """An Arrow column; NaN is null."""
-    return values if isinstance(values, pa.Array) else pa.array(values, kind, from_pandas=True)

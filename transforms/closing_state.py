@@ -5,6 +5,7 @@ a partition meets for the first time takes its history from here, so that a fres
 first tick.
 """
 
+import datetime
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,16 @@ import pyarrow as pa
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.indicators import History
 
-__all__ = ["DAY_MS", "NEVER", "NOTHING", "ClosingState"]
+__all__ = ["DAY_MS", "NEVER", "NOTHING", "ClosingState", "midnight_of", "no_prior"]
 
 DAY_MS = 86_400_000
 NEVER = np.iinfo(np.int64).min // 4  # before any time, with room to subtract from
 _VERSION = 1
+
+
+def midnight_of(day: datetime.date) -> int:
+    """When a day begins, ms UTC."""
+    return (day - datetime.date(1970, 1, 1)).days * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -96,3 +102,8 @@ class ClosingState:
 
 NOTHING = ClosingState(NEVER, {}, History.empty(0))
 """Before the first day."""
+
+
+def no_prior() -> ClosingState:
+    """NOTHING, for those who are told how to get what they begin with."""
+    return NOTHING

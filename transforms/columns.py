@@ -1,11 +1,12 @@
-"""Arrow columns as Python lists."""
+"""Arrow columns from arrays, and as Python lists."""
 
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-__all__ = ["to_list"]
+__all__ = ["to_column", "to_list"]
 
 
 def to_list(column: pa.Array) -> list[Any]:
@@ -23,3 +24,8 @@ def to_list(column: pa.Array) -> list[Any]:
     for row in np.flatnonzero(column.is_null()):
         values[row] = None
     return values
+
+
+def to_column(values: NDArray[np.generic] | pa.Array, kind: pa.DataType) -> pa.Array:
+    """An Arrow column; NaN is null."""
+    return values if isinstance(values, pa.Array) else pa.array(values, kind, from_pandas=True)

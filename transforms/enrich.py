@@ -25,7 +25,7 @@ from apache_beam.utils.shared import Shared
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
 from beam_pipelines.transforms.batches import PLACE_CODER, TICKS, Place, Span, empty, span_of, to_bytes, with_span
-from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
+from beam_pipelines.transforms.closing_state import ClosingState, no_prior
 from beam_pipelines.transforms.copies import first_copies
 from beam_pipelines.transforms.dead_letters import counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
@@ -129,7 +129,7 @@ class EnrichTicks(beam.PTransform):
         super().__init__()
         self._semantics = semantics
         self._records = records
-        self._prior = prior or _nothing
+        self._prior = prior or no_prior
 
     def expand(self, elements: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         if self._records is None:
@@ -185,10 +185,6 @@ def _typed(hint: object) -> beam.PTransform:
 
 def _itself(element: object) -> object:
     return element
-
-
-def _nothing() -> ClosingState:
-    return NOTHING
 
 
 class _Driver(beam.DoFn):

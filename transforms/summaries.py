@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from beam_pipelines.transforms.bars import Prints, WindowBars, by_symbol
 from beam_pipelines.transforms.batches import SUMMARIES
 from beam_pipelines.transforms.closing_state import ClosingState
+from beam_pipelines.transforms.columns import to_column
 from beam_pipelines.transforms.partition_state import numbers_of
 
 __all__ = ["Summaries"]
@@ -106,12 +107,7 @@ class Summaries:
                 "largest_gap_ms": running["gap"],
                 "late_share": self._late()[traded] / bars.count,
             }
-        arrays = [
-            columns[field.name]
-            if isinstance(columns[field.name], pa.Array)
-            else pa.array(columns[field.name], field.type, from_pandas=True)
-            for field in SUMMARIES
-        ]
+        arrays = [to_column(columns[field.name], field.type) for field in SUMMARIES]
         return pa.RecordBatch.from_arrays(arrays, schema=SUMMARIES)
 
     def _columns(self, names: pa.DictionaryArray) -> Ints:
