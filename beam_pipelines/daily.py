@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from beam_pipelines.command_line import WEEK_MS, filled, whole
-from beam_pipelines.errors import UsageError, mistake_in, run_main
+from beam_pipelines.errors import UsageError, run_main, telling_mistakes
 from beam_pipelines.io.lake import LakeStretch, ListByPartition, WriteRefusedToLake, check_day, check_lake, has_day
 from beam_pipelines.io.lake_objects import MARKET_DATA
 from beam_pipelines.io.lake_state import StoredState, WriteClosingState, begin_of, closing_state_of
@@ -193,17 +193,13 @@ def _run(day: Day, dsn: Dsn | None, beam_options: PipelineOptions) -> Table:
     replacement = _replacement(dsn, day) if dsn else None
     began = time.monotonic()
     try:
-        pipeline = new_pipeline(beam_options, unbounded=False)
-        build(pipeline, day, replacement)
-        result = pipeline.run()
-        state = result.wait_until_finish()
-        if state != PipelineState.DONE:
-            raise RuntimeError(f"the job ended as {state}")
-    except Exception as failed:
-        mistake = mistake_in(failed)
-        if mistake:
-            raise mistake from failed
-        raise
+        with telling_mistakes():
+            pipeline = new_pipeline(beam_options, unbounded=False)
+            build(pipeline, day, replacement)
+            result = pipeline.run()
+            state = result.wait_until_finish()
+            if state != PipelineState.DONE:
+                raise RuntimeError(f"the job ended as {state}")
     finally:
         if replacement:
             replacement.clean()

@@ -1,10 +1,11 @@
 """Mistakes of the user, told in one sentence."""
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["UsageError", "mistake_in", "run_main"]
+__all__ = ["UsageError", "mistake_in", "run_main", "telling_mistakes"]
 
 
 class UsageError(Exception):
@@ -15,6 +16,18 @@ def mistake_in(failed: Exception) -> UsageError | None:
     """What a worker found that only the user can mend: runners pass on no more of an exception than its text."""
     found = re.search(r"\bUsageError: (.+?)(?: \[while running|\n|$)", f"{type(failed).__name__}: {failed}")
     return UsageError(found.group(1)) if found else None
+
+
+@contextlib.contextmanager
+def telling_mistakes() -> Iterator[None]:
+    """Turns a failure of the block that only the user can mend into a UsageError."""
+    try:
+        yield
+    except Exception as failed:
+        mistake = mistake_in(failed)
+        if mistake:
+            raise mistake from failed
+        raise
 
 
 def run_main(main: Callable[[Sequence[str]], int]) -> None:

@@ -24,7 +24,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from beam_pipelines.command_line import WEEK_MS, filled, whole
-from beam_pipelines.errors import UsageError, mistake_in, run_main
+from beam_pipelines.errors import UsageError, run_main, telling_mistakes
 from beam_pipelines.io.kafka import (
     KafkaConfig,
     Pace,
@@ -286,14 +286,9 @@ def main(argv: Sequence[str]) -> int:
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
     build(pipeline, source_of(options, sinks.kafka, prior), semantics, sinks, prior)
-    try:
+    with telling_mistakes():
         result = pipeline.run()
         state, counters = _awaited(result), counters_of(result)
-    except Exception as failed:
-        mistake = mistake_in(failed)
-        if mistake:
-            raise mistake from failed
-        raise
     if counters:  # Flink keeps none of a job that was cancelled
         Console().print(summary(counters, sinks.lake, time.monotonic() - began))
     if state != "DONE":
