@@ -32,6 +32,7 @@ from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
 from beam_pipelines.transforms.ticks import Decoded, decode
+from beam_pipelines.transforms.typed import typed
 
 __all__ = ["BARS_TAG", "DEAD_LETTERS_TAG", "TICKS_TAG", "VALID_TAG", "EnrichTicks", "Enriched"]
 
@@ -140,10 +141,10 @@ class EnrichTicks(beam.PTransform):
             advance = beam.ParDo(_UnboundedDriver(self._semantics, self._prior, self._records))
         outputs = elements | "Advance" >> advance.with_outputs(TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG)
         return Enriched(
-            outputs[TICKS_TAG] | "Ticks" >> _typed(pa.RecordBatch),
-            outputs[BARS_TAG] | "Bars" >> _typed(pa.RecordBatch),
-            outputs[DEAD_LETTERS_TAG] | "DeadLetters" >> _typed(pa.RecordBatch),
-            outputs[VALID_TAG] | "Valid" >> _typed(tuple[int, pa.RecordBatch]),
+            outputs[TICKS_TAG] | "Ticks" >> typed(pa.RecordBatch),
+            outputs[BARS_TAG] | "Bars" >> typed(pa.RecordBatch),
+            outputs[DEAD_LETTERS_TAG] | "DeadLetters" >> typed(pa.RecordBatch),
+            outputs[VALID_TAG] | "Valid" >> typed(tuple[int, pa.RecordBatch]),
         )
 
 
@@ -176,15 +177,6 @@ def _check_home(element: tuple[str, set[tuple[str, int]]]) -> Iterable[None]:
             "order: have the topic written with the symbol as key, or read a copy of it with --repartition"
         )
     return ()
-
-
-def _typed(hint: object) -> beam.PTransform:
-    """Gives a tagged output its type, and with it the coder of record batches."""
-    return beam.Map(_itself).with_output_types(hint)
-
-
-def _itself(element: object) -> object:
-    return element
 
 
 class _Driver(beam.DoFn):

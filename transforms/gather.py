@@ -11,6 +11,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.typehints import KV, Iterable
 
 from beam_pipelines.transforms.batches import ArrowCoder
+from beam_pipelines.transforms.typed import typed
 
 __all__ = ["Gather"]
 
@@ -32,13 +33,9 @@ class Gather(beam.PTransform):
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         """A bag for each key, given away at the end."""
-        keyed = batches | "Keyed" >> beam.Map(_itself).with_output_types(KV[self._key, pa.RecordBatch])
+        keyed = batches | "Keyed" >> typed(KV[self._key, pa.RecordBatch])
         together = beam.ParDo(_GatherDoFn()).with_output_types(KV[self._key, Iterable[pa.RecordBatch]])
         return keyed | "Together" >> together
-
-
-def _itself(element: object) -> object:
-    return element
 
 
 class _GatherDoFn(beam.DoFn):
