@@ -49,11 +49,15 @@ from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.summary import counters_of, summary
 from beam_pipelines.tick_files import check_file, raw_batches_from_file
 from beam_pipelines.transforms.advance import Semantics
+from beam_pipelines.transforms.closing_state import ClosingState
 from beam_pipelines.transforms.dead_letters import to_messages
 from beam_pipelines.transforms.enrich import Enriched, EnrichTicks, Records
 from beam_pipelines.transforms.messages import processed_messages
 
 __all__ = ["Sinks", "Source", "add_flags", "build", "main"]
+
+Prior = StoredState[ClosingState] | None
+"""What a log begins with."""
 
 PARTITIONS = 4  # of files and simulated sessions
 
@@ -149,7 +153,11 @@ class Sinks(NamedTuple):
 
 
 def build(
-    pipeline: beam.Pipeline, source: Source, semantics: Semantics, sinks: Sinks, prior: StoredState | None = None
+    pipeline: beam.Pipeline,
+    source: Source,
+    semantics: Semantics,
+    sinks: Sinks,
+    prior: Prior = None,
 ) -> Enriched:
     """The whole graph; gives the enriched outputs for tests to look at."""
     if source.copy:
@@ -179,7 +187,7 @@ def build(
     return market
 
 
-def source_of(options: argparse.Namespace, kafka: KafkaConfig | None, prior: StoredState | None = None) -> Source:
+def source_of(options: argparse.Namespace, kafka: KafkaConfig | None, prior: Prior = None) -> Source:
     """The source that the flags name."""
     start = options.start or _start_after(prior, options.max_future_ms)
     if options.input:
@@ -205,7 +213,7 @@ def read_topic(options: argparse.Namespace) -> str:
     return by_symbol(topic) if options.repartition else topic
 
 
-def _start_after(prior: StoredState | None, max_future_ms: int) -> str:
+def _start_after(prior: Prior, max_future_ms: int) -> str:
     """Where all ticks are that `prior` does not hold: their records may be older than they by `max_future_ms`."""
     return str(max(0, prior.until - max_future_ms)) if prior else "earliest"
 
@@ -237,7 +245,7 @@ def sinks_of(options: argparse.Namespace) -> Sinks:
     return Sinks(kafka, options.processed_topic, options.dead_letter_topic, read_topic(options), dsn, lake, layout)
 
 
-def prior_of(options: argparse.Namespace, sinks: Sinks) -> StoredState | None:
+def prior_of(options: argparse.Namespace, sinks: Sinks) -> Prior:
     """The closing state that the flags name.
 
     Raises:

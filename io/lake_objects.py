@@ -1,15 +1,18 @@
 """What lies in the lake and where: bounds, names and content of its parquet objects, from the log alone.
 
     market-data/year=2024/month=01/day=02/hour=14/p00003-20240102T140500Z-000000000012-market-data-raw.parquet
+    market-data/year=2024/month=01/day=02/hour=14/p00003-20240102T140000Z-000000000011-market-data-raw~b1946ac9.parquet
 
 An object holds the rows of one log partition that fall in one slot of log time, one block of offsets and one hour (or
 day) of their own time, in offset order.  The slot of a record is that of the highest log time up to it, so slots never
 go back, and the first record of the next slot or block finishes the objects of the last.  Each partition's slots begin
-at a time of its own: were all written at one moment, all ticks would wait for them.
+at a time of its own: were all written at one moment, all ticks would wait for them.  The second name is of an object
+that took the place of some others: see `lake_compact`.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional, TypeVar
@@ -29,17 +32,21 @@ __all__ = [
     "DEAD_LETTER_DATA",
     "MARKET_DATA",
     "NEVER",
+    "ROW_GROUP",
     "Group",
     "Layout",
     "Piece",
     "Position",
     "Written",
+    "as_parquet",
+    "as_stored",
     "check_continues",
     "cut",
     "write_objects",
 ]
 
-_ROW_GROUP = 131_072  # rows; what query engines read in parallel
+ROW_GROUP = 131_072
+"""Rows that query engines read in parallel."""
 _HOUR_MS = 3_600_000
 _SPREAD = 618_034  # the golden ratio, in millionths: its multiples fill a range evenly, however many there are
 NEVER = -(2**63)
@@ -79,6 +86,11 @@ class Layout:
             raise UsageError(f"lake slot_ms is {self.slot_ms}: give whole seconds, 1000 ms or more")
         if self.compression not in ("snappy", "zstd"):
             raise UsageError(f"lake compression is '{self.compression}': give snappy or zstd")
+
+    @property
+    def folder_ms(self) -> int:
+        """How much event time a folder holds, ms."""
+        return _HOUR_MS if self.hourly else 24 * _HOUR_MS
 
     def slot_of(self, partition: int, log_time: _Times) -> _Times:
         """Number of the slot of each log time, ms."""
@@ -192,12 +204,12 @@ def write_objects(
         return
     span = span_of(held[0])
     marks = {"topic": span.topic, "partition": str(span.partition), "slot_ms": str(layout.slot_ms)}
-    rows = pa.concat_tables([_stored(layout, batch) for batch in held]).combine_chunks()
+    rows = pa.concat_tables([as_stored(layout, batch) for batch in held]).combine_chunks()
     del held  # the rows are copied, and 100 bytes each
     for folder, part in _by_folder(layout, rows):
         path = f"{layout.dataset}/{folder}/{_name(layout, group, span.topic, span.partition)}"
         merged = _with_others(objects, path, part, layout, position).replace_schema_metadata(marks)
-        content = _parquet(merged, layout.compression)
+        content = as_parquet([merged.combine_chunks()], layout.compression)
         objects.write(path, content)
         Metrics.counter("lake", f"{layout.dataset.replace('-', '_')}_objects").inc()
         yield Written(path, len(merged), content.size, final)
@@ -205,15 +217,15 @@ def write_objects(
 
 def write_refused(objects: Objects, rows: pa.RecordBatch) -> Iterator[Written]:
     """Writes each of some DEAD_LETTERS rows that stand for no stretch of a log as an object named by its content."""
-    table = _stored(DEAD_LETTER_DATA, rows.replace_schema_metadata(None))
+    table = as_stored(DEAD_LETTER_DATA, rows.replace_schema_metadata(None))
     for number, value in enumerate(rows["value"].to_pylist()):
         path = f"{DEAD_LETTER_DATA.dataset}-refused/{hashlib.sha256(value).hexdigest()}.parquet"
-        content = _parquet(table.slice(number, 1), DEAD_LETTER_DATA.compression)
+        content = as_parquet([table.slice(number, 1).combine_chunks()], DEAD_LETTER_DATA.compression)
         objects.write(path, content)
         yield Written(path, 1, content.size, True)
 
 
-def _stored(layout: Layout, batch: pa.RecordBatch) -> pa.Table:
+def as_stored(layout: Layout, batch: pa.RecordBatch) -> pa.Table:
     """Columns as the files have them: times as timestamps, plain strings (a batch's dictionary depends on batching)."""
     columns = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -280,8 +292,21 @@ def _within(metadata: pq.FileMetaData, position: Position) -> bool:
     return all(position.begin <= bound.min and bound.max < position.next for bound in bounds)
 
 
-def _parquet(rows: pa.Table, compression: str) -> pa.Buffer:
-    """The rows as a parquet file: the same bytes for the same rows, however they were batched."""
+def as_parquet(tables: Iterable[pa.Table], compression: str, order: tuple[str, ...] = ()) -> pa.Buffer:
+    """Some tables of one schema as one parquet file: equal tables give equal bytes.
+
+    Args:
+      tables: each in one chunk, and in row groups of its own.
+      compression: snappy or zstd.
+      order: columns that the rows are sorted by; the file says so, and has an index of its pages.
+    """
+    rest = iter(tables)
+    first = next(rest)
+    sorting = [pq.SortingColumn(first.schema.names.index(name)) for name in order] or None
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.combine_chunks(), sink, compression=compression, row_group_size=_ROW_GROUP)
+    with pq.ParquetWriter(
+        sink, first.schema, compression=compression, sorting_columns=sorting, write_page_index=bool(order)
+    ) as writer:
+        for table in itertools.chain([first], rest):
+            writer.write_table(table, row_group_size=ROW_GROUP)
     return sink.getvalue()

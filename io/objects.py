@@ -58,6 +58,10 @@ class Folder:
         """The object, as an Arrow file to read at random; FileNotFoundError if there is none."""
         return fs.LocalFileSystem().open_input_file(str(pathlib.Path(self.path, name)))
 
+    def delete(self, name: str) -> None:
+        """Removes an object; one that is not there is none the less gone."""
+        pathlib.Path(self.path, name).unlink(missing_ok=True)
+
     def tree(self) -> tuple[fs.FileSystem, str]:
         """Arrow's file system and the path in it, to read all objects as a dataset."""
         return fs.LocalFileSystem(), self.path
@@ -111,6 +115,11 @@ class Bucket:
     def open(self, name: str) -> Any:
         """The object, as an Arrow file to read at random; FileNotFoundError if there is none."""
         return _s3(self.endpoint, self.region, _ATTEMPTS).open_input_file(self._key(name))
+
+    def delete(self, name: str) -> None:
+        """Removes an object; one that is not there is none the less gone."""
+        with contextlib.suppress(FileNotFoundError):
+            _s3(self.endpoint, self.region, _ATTEMPTS).delete_file(self._key(name))
 
     def tree(self) -> tuple[fs.FileSystem, str]:
         """Arrow's file system and the path in it, to read all objects as a dataset."""

@@ -4,9 +4,12 @@ Whoever reads the tables sees the old rows or the new ones, never some of both a
 of records that the replacement has not read stays.
 """
 
+import contextlib
 import dataclasses
+import datetime
 import time
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -20,9 +23,11 @@ from beam_pipelines.io.postgres import Dsn, describe, is_transient
 from beam_pipelines.io.tables import DAILY_SUMMARY, MARKET_BARS, MARKET_DATA, Table
 from beam_pipelines.io.timescale import WriteToTimescale
 
-__all__ = ["MARKET_TABLES", "ReplaceRows", "ReplacedRows", "Replacement"]
+__all__ = ["MARKET_TABLES", "STREAM_TABLES", "ReplaceRows", "ReplacedRows", "Replacement", "new_run"]
 
 _ATTEMPTS, _PAUSE_S = 5, 2.0  # of a transaction that may meet the stream's in a deadlock
+_LEFT = "SELECT relname, (regexp_match(relname, %s))[1] FROM pg_class WHERE pg_table_is_visible(oid) AND relkind = 'r'"
+_LEFT_AFTER_S = 2 * 86_400  # longer than any run
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext(%s))"
 _RECORD = """
     INSERT INTO daily_replacements (run, begin_time, end_time, symbols, rows_removed, rows_changed)
@@ -31,21 +36,24 @@ _AT = sql.SQL("('epoch'::timestamptz + {} * interval '1 ms')")
 
 
 class Replaced(NamedTuple):
-    """A table, and when a row of the stretch that is not among the new ones is to go; `old` is the row."""
+    """A table, and when a row of the stretch that is not among the new ones is to go; `old` is the row.
+
+    The condition must be one that PostgreSQL can join by: what it asks row by row takes hours for a day.
+    """
 
     table: Table
     time: str  # column that puts a row in the stretch
     goes: sql.SQL
 
 
-MARKET_TABLES = (
+STREAM_TABLES = (
     Replaced(
         MARKET_DATA,
         "time",
         # Not if it is of a record beyond those that the new rows are made of.
         sql.SQL(
-            'old."offset" <= COALESCE((SELECT last FROM (SELECT partition, max("offset") AS last FROM {new} '
-            'GROUP BY partition) AS read WHERE read.partition = old.partition), old."offset")'
+            'NOT EXISTS (SELECT FROM (SELECT partition, max("offset") AS last FROM {new} GROUP BY partition) AS read '
+            'WHERE read.partition = old.partition AND read.last < old."offset")'
         ),
     ),
     Replaced(
@@ -58,9 +66,16 @@ MARKET_TABLES = (
             "AND tick.time < old.time + old.bar_seconds * interval '1 s')"
         ),
     ),
-    Replaced(DAILY_SUMMARY, "day", sql.SQL("true")),
 )
-"""The tables of the market, in the order in which they are replaced."""
+"""The tables that the market stream writes, in the order in which they are replaced."""
+
+MARKET_TABLES = (*STREAM_TABLES, Replaced(DAILY_SUMMARY, "day", sql.SQL("true")))
+"""All tables of the market."""
+
+
+def new_run(day: datetime.date) -> str:
+    """A name for a run over a day: with the time, in hexadecimal, by which its tables can be swept."""
+    return f"{day:%Y%m%d}_{int(time.time()):08x}{uuid.uuid4().hex[:8]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,11 +84,12 @@ class Replacement:
 
     Attributes:
       dsn: the database.
-      run: of one run alone; names its tables.
+      run: of one run alone, as `new_run` gives it; names its tables.
       begin: of the rows' time, ms.
       end: of the rows' time, ms; the first that stays.
       bar_seconds: length of the bars.
       symbols: whose rows; None: all.
+      tables: which.
     """
 
     dsn: Dsn
@@ -82,10 +98,24 @@ class Replacement:
     end: int
     bar_seconds: int
     symbols: tuple[str, ...] | None = None
+    tables: tuple[Replaced, ...] = MARKET_TABLES
 
     def staged(self, table: Table) -> Table:
         """The table beside `table` in which its new rows gather."""
         return dataclasses.replace(table, name=f"{table.name}_{self.run}", revised=False)
+
+    def sweep(self) -> None:
+        """Drops what runs of days ago have left that were killed.
+
+        Raises:
+          UsageError: if the database refuses.
+        """
+        with self._refusals(), self.dsn.connect("beam_pipelines daily") as connection:
+            for table in self.tables:
+                ours = f"^{table.table.name}_\\d{{8}}_([0-9a-f]{{8}})[0-9a-f]+$"
+                for name, began in connection.execute(_LEFT, [ours]).fetchall():
+                    if began and int(began, 16) < time.time() - _LEFT_AFTER_S:
+                        connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name)))
 
     def prepare(self) -> None:
         """Makes the tables for the new rows, unless they are there.
@@ -93,24 +123,25 @@ class Replacement:
         Raises:
           UsageError: if the database lacks the migrations or the right to make tables.
         """
-        try:
-            self._prepare()
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
-            raise UsageError(
-                f"database {self.dsn} cannot take a day's rows: {describe(error)}: run the migrations (python -m "
-                "beam_pipelines.sql.migrate), and let the user make tables"
-            ) from None
-
-    def _prepare(self) -> None:
-        with self.dsn.connect("beam_pipelines daily") as connection:
+        with self._refusals(), self.dsn.connect("beam_pipelines daily") as connection:
             connection.execute("SELECT FROM daily_replacements LIMIT 0")
             connection.execute(_LOCK, [self.run])  # workers come together
-            for table, *_ in MARKET_TABLES:
+            for table, *_ in self.tables:
                 connection.execute(
                     sql.SQL("CREATE TABLE IF NOT EXISTS {} (LIKE {} INCLUDING ALL)").format(
                         sql.Identifier(self.staged(table).name), sql.Identifier(table.name)
                     )
                 )
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InsufficientPrivilege) as error:
+            raise UsageError(
+                f"database {self.dsn} cannot take a day's rows: {describe(error)}: run the migrations (python -m "
+                "beam_pipelines.sql.migrate), and let the user make tables"
+            ) from None
 
     def replace(self) -> tuple[int, int]:
         """Puts the new rows in the place of the old ones; gives how many rows went, and how many came or changed.
@@ -130,7 +161,7 @@ class Replacement:
     def clean(self) -> None:
         """Drops what a run that failed has left."""
         with self.dsn.connect("beam_pipelines daily") as connection:
-            for table, *_ in MARKET_TABLES:
+            for table, *_ in self.tables:
                 connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(self.staged(table).name)))
 
     def _replaced(self, connection: psycopg.Connection[Any]) -> tuple[int, int]:
@@ -138,7 +169,7 @@ class Replacement:
         if connection.execute("SELECT FROM daily_replacements WHERE run = %s", [self.run]).fetchone() is not None:
             return 0, 0
         gone = changed = 0
-        for it in MARKET_TABLES:
+        for it in self.tables:
             table = it.table
             new = sql.Identifier(self.staged(table).name)
             connection.execute(sql.SQL("ANALYZE {}").format(new))
@@ -177,7 +208,7 @@ class ReplacedRows(NamedTuple):
 
 
 class ReplaceRows(beam.PTransform):
-    """Collections of batches for each of MARKET_TABLES to `ReplacedRows`.
+    """Collections of batches for each of the replacement's tables to `ReplacedRows`.
 
     The tables are replaced when all is written, so a run that fails has changed nothing.
 
@@ -196,7 +227,7 @@ class ReplaceRows(beam.PTransform):
             | f"Prepare({it.table.name})"
             >> beam.ParDo(_PrepareDoFn(self._replacement)).with_output_types(pa.RecordBatch)
             | WriteToTimescale(self._replacement.staged(it.table), self._replacement.dsn, self._topic)
-            for it, batches in zip(MARKET_TABLES, tables, strict=True)
+            for it, batches in zip(self._replacement.tables, tables, strict=True)
         ]
         together = refused | "Refused" >> beam.Flatten()
         once = tables[0].pipeline | "Once" >> beam.Impulse()

@@ -188,11 +188,11 @@ class SparkCluster(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def spark_cluster(servers_folder: pathlib.Path) -> Iterator[SparkCluster]:
-    """A standalone Spark cluster, and its Python workers."""
+def spark_cluster(servers_folder: pathlib.Path, s3_server: S3) -> Iterator[SparkCluster]:
+    """A standalone Spark cluster, and its Python workers, which may write to S3."""
     master = on_any_port(SparkMaster, servers_folder / "sparkmaster")
     worker = on_any_port(SparkWorker, servers_folder / "sparkworker", master)
-    workers = on_any_port(WorkerPool, servers_folder / "spark-workers")
+    workers = on_any_port(WorkerPool, servers_folder / "spark-workers", s3_server.environment)
     master.provide()
     with started(workers, master, worker):
         yield SparkCluster(master, worker, workers)

@@ -97,7 +97,10 @@ def _advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics)
             step.close_until(int(boundary[begin]), int(clock[begin]), first + int(begin))
         step.take_in(first + kept[slice(*np.searchsorted(kept, [begin, end]))])
     if len(timestamp):
-        state.newest, state.log_time = int(newest[-1]), int(step.log_time[-1])
+        state.newest = int(newest[-1])
+    in_time = np.flatnonzero(~(too_late | before))
+    if len(in_time):
+        state.log_time = int(step.log_time[first + in_time[-1]])
     state.waiting = step.play.take(pa.array(step.waiting)) if len(step.waiting) else None
     late_rows = np.flatnonzero(too_late)
     behind = (clock - timestamp)[late_rows]

@@ -16,14 +16,27 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
-from beam_pipelines.transforms.batches import TICKS, empty, joined
+from beam_pipelines.transforms.batches import SUMMARIES, empty, joined
 from beam_pipelines.transforms.closing_state import ClosingState
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 from beam_pipelines.transforms.summaries import Summaries
+from beam_pipelines.transforms.typed import typed
 
-__all__ = ["Ended", "RecomputeTicks", "Recomputed", "Stretch", "in_event_order", "recomputed"]
+__all__ = [
+    "PIECE",
+    "ComputeDay",
+    "Computed",
+    "Ended",
+    "Ends",
+    "Pieces",
+    "Recompute",
+    "Stretch",
+    "in_event_order",
+    "recomputed",
+]
 
-_PIECE = 50_000  # ticks that are advanced at once: bounds the memory of what comes out
+PIECE = 50_000
+"""Ticks that are advanced at once, which bounds the memory of what comes out."""
 
 
 class Stretch(NamedTuple):
@@ -41,19 +54,22 @@ class Ended(NamedTuple):
     summaries: pa.RecordBatch  # SUMMARIES
 
 
-def in_event_order(batches: Iterable[pa.RecordBatch]) -> pa.RecordBatch:
-    """TICKS of one partition in the order of (timestamp, seq, offset), each record of the log once.
+def in_event_order(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """TICKS of one partition in the order of (timestamp, seq, offset), each record of the log once, piece by piece.
 
     Args:
       batches: TICKS, in any order; a record may be in several of them.
     """
     together = [batch for batch in batches if len(batch)]
     if not together:
-        return empty(TICKS)
+        return
     ticks = joined(together)
+    del batches, together  # an hour of a partition is large, so there is one copy of it, and pieces are copies too
     once = np.unique(ticks["offset"].to_numpy(), return_index=True)[1]
     keys = [ticks[name].to_numpy()[once] for name in ("offset", "seq", "timestamp")]
-    return ticks.take(pa.array(once[np.lexsort(keys)]))
+    order = once[np.lexsort(keys)]
+    for first in range(0, len(order), PIECE):
+        yield ticks.take(pa.array(order[first : first + PIECE]))
 
 
 def recomputed(
@@ -86,9 +102,11 @@ def _pieces(
     state: PartitionState, hours: Iterable[Iterable[pa.RecordBatch]], semantics: Semantics
 ) -> Iterator[Advanced]:
     for hour in hours:
-        ticks = in_event_order(hour)
-        for first in range(0, len(ticks), _PIECE):
-            yield advance(state, ticks.slice(first, _PIECE), semantics)
+        pieces = in_event_order(hour)
+        del hour
+        for piece in pieces:
+            yield advance(state, piece, semantics)
+            state.seen.drain()  # nobody writes them down; a day of them would not be small
     yield provisional(state, FOREVER, NEVER, semantics, final=True)
 
 
@@ -96,83 +114,89 @@ def _since(rows: pa.RecordBatch, time: str, stretch: Stretch) -> pa.RecordBatch:
     return rows.filter(pc.greater_equal(rows[time], stretch.begin))
 
 
-class Recomputed(NamedTuple):
-    """The outputs of `RecomputeTicks`, collections of record batches."""
+class Ends(NamedTuple):
+    """What is left to say of a partition when its rows are out, as collections have it."""
+
+    closing: pa.RecordBatch  # what the next day begins with
+    summaries: pa.RecordBatch = empty(SUMMARIES)  # SUMMARIES
+
+
+class Computed(NamedTuple):
+    """The outputs of `ComputeDay`, collections of record batches."""
 
     ticks: beam.PCollection  # ENRICHED
     bars: beam.PCollection  # BARS
     summaries: beam.PCollection  # SUMMARIES
-    closing: beam.PCollection  # closing states of each partition's symbols, as ClosingState.to_batch has them
+    closing: beam.PCollection  # of each partition, what the next day begins with
 
 
-class RecomputeTicks(beam.PTransform):
-    """(partition, handles of its hours) to `Recomputed`; one element a partition.
+Pieces = Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, Ends]
+"""ENRICHED and BARS, piece by piece; gives the end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recompute:
+    """A partition for `ComputeDay`, by `recomputed`.
+
+    Attributes:
+      hours: reads the TICKS of some handles, an hour after the other.
+      stretch: as for `recomputed`.
+      semantics: as for `recomputed`.
+    """
+
+    hours: Callable[[Iterable[Any]], Iterator[list[pa.RecordBatch]]]
+    stretch: Stretch
+    semantics: Semantics
+
+    def __call__(self, _partition: int, handles: Iterable[Any], prior: ClosingState) -> Pieces:
+        """The rows; closes with the symbols' closing state."""
+        ended = yield from recomputed(self.hours(handles), self.stretch, self.semantics, prior)
+        return Ends(ended.closing.to_batch(self.semantics.bar_ms), ended.summaries)
+
+
+class ComputeDay(beam.PTransform):
+    """(partition, handles of its objects) to `Computed`; one element a partition.
 
     What moves to the workers is handles: a partition's day may be larger than a worker.
 
     Args:
-      hours: reads the TICKS of some handles, an hour after the other.
-      stretch: as for `recomputed`.
-      semantics: as for `recomputed`.
-      prior: gives the closing state to begin with, once in each process of workers.
+      compute: gives the rows of a partition, of its handles and what `prior` gave.
+      prior: gives what the day begins with, once in each process of workers.
     """
 
-    def __init__(
-        self,
-        hours: Callable[[Iterable[Any]], Iterator[list[pa.RecordBatch]]],
-        stretch: Stretch,
-        semantics: Semantics,
-        prior: Callable[[], ClosingState],
-    ) -> None:
+    def __init__(self, compute: Callable[[int, Iterable[Any], Any], Pieces], prior: Callable[[], Any]) -> None:
         super().__init__()
-        self._recompute = _RecomputeDoFn(hours, stretch, semantics, prior)
+        self._compute, self._prior = compute, prior
 
     def expand(self, partitions: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
-        outputs = partitions | "Recompute" >> beam.ParDo(self._recompute).with_outputs(*Recomputed._fields)
-        return Recomputed(*(outputs[tag] | tag.title() >> _batches() for tag in Recomputed._fields))
+        compute = beam.ParDo(_ComputeDoFn(self._compute, self._prior))
+        outputs = partitions | "Compute" >> compute.with_outputs(*Computed._fields)
+        return Computed(*(outputs[tag] | tag.title() >> typed(pa.RecordBatch) for tag in Computed._fields))
 
 
-def _batches() -> beam.PTransform:
-    """Gives a tagged output the coder of record batches."""
-    return beam.Map(_itself).with_output_types(pa.RecordBatch)
-
-
-def _itself(batch: pa.RecordBatch) -> pa.RecordBatch:
-    return batch
-
-
-class _RecomputeDoFn(beam.DoFn):
+class _ComputeDoFn(beam.DoFn):
     """A partition after the other."""
 
-    def __init__(
-        self,
-        hours: Callable[[Iterable[Any]], Iterator[list[pa.RecordBatch]]],
-        stretch: Stretch,
-        semantics: Semantics,
-        prior: Callable[[], ClosingState],
-    ) -> None:
-        self._hours, self._stretch, self._semantics, self._load_prior = hours, stretch, semantics, prior
+    def __init__(self, compute: Callable[[int, Iterable[Any], Any], Pieces], prior: Callable[[], Any]) -> None:
+        self._compute, self._load_prior = compute, prior
         self._shared_prior = Shared()
         self._counters = {name: Metrics.counter("daily", name) for name in ("ticks", "bars")}
 
     def setup(self) -> None:
-        self._prior: ClosingState = self._shared_prior.acquire(self._load_prior)
+        self._prior = self._shared_prior.acquire(self._load_prior)
 
     def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[beam.pvalue.TaggedOutput]:
-        _, handles = element
-        ended = yield from self._rows(recomputed(self._hours(handles), self._stretch, self._semantics, self._prior))
-        yield beam.pvalue.TaggedOutput("summaries", ended.summaries)
-        yield beam.pvalue.TaggedOutput("closing", ended.closing.to_batch(self._semantics.bar_ms))
+        ends = yield from self._rows(self._compute(*element, self._prior))
+        for tag, batch in ends._asdict().items():
+            yield beam.pvalue.TaggedOutput(tag, batch)
 
-    def _rows(
-        self, pieces: Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, Ended]
-    ) -> Generator[beam.pvalue.TaggedOutput, None, Ended]:
+    def _rows(self, pieces: Pieces) -> Generator[beam.pvalue.TaggedOutput, None, Ends]:
         while True:
             try:
                 ticks, bars = next(pieces)
             except StopIteration as over:
-                ended: Ended = over.value
-                return ended
+                ends: Ends = over.value
+                return ends
             for tag, rows in (("ticks", ticks), ("bars", bars)):
                 if len(rows):
                     self._counters[tag].inc(len(rows))

@@ -48,7 +48,7 @@ class PartitionState:
       symbols: column of each symbol, in order of first appearance in the log.
       sources: number of each source.
       newest: highest event time of the valid ticks so far, ms.
-      log_time: log time of the last record that brought a valid tick, ms.
+      log_time: log time of the last record whose tick was not too late, ms.
       boundary: bars that end here or earlier are closed, ms.
       sealed: indicators after the bars that no late tick can change any more.
       live: indicators after all closed bars.

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,3 +71,14 @@ def new_sinks(kafka_server: str, postgres_server: Postgres) -> Iterator[Callable
 def on_flink(flink_cluster: Any, workers: WorkerPool) -> list[str]:
     """The Beam options of a job on the cluster whose workers may write to S3."""
     return [*flink_cluster.arguments[:-1], f"--environment_config={workers.address('worker_pool')}", "--parallelism=2"]
+
+
+@pytest.fixture
+def in_new_york(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything that asks for local time gets New York's."""
+    for name in ("TZ", "PGTZ"):
+        monkeypatch.setenv(name, "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()

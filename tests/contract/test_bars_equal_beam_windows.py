@@ -1,5 +1,6 @@
 """Bars equal what Beam's own windows and combiners make of the same ticks, one element a tick."""
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterable
@@ -16,6 +17,9 @@ from beam_pipelines.io.tables import MARKET_BARS
 from beam_pipelines.runners.defaults import DIRECT_RUNNER
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.transforms.advance import Semantics
+from beam_pipelines.transforms.closing_state import NOTHING
+from beam_pipelines.transforms.day import Stretch, recomputed
+from beam_pipelines.transforms.ticks import decode
 
 BAR_SECONDS = 10
 SESSION = Session(seed=11, symbols=8, duration_ms=300_000, ticks=6_000, disorder=0.2, tie=0.1, odd_lots=0.2)
@@ -82,25 +86,21 @@ def with_window(element: tuple[str, Any], window: Any = beam.DoFn.WindowParam) -
     return (symbol, window.start.micros // 1000), bar
 
 
-def test_the_kernels_bars_are_those_of_fixed_windows_and_a_combiner():
-    log = [batch for _, batch in raw_batches(SESSION, partitions=2)]
-    ticks = [json.loads(value) for batch in log for value in batch["value"].to_pylist()]
-    assert {tick["updates"] for tick in ticks if "updates" in tick} >= {VOLUME}
-    names = [column.name for column in MARKET_BARS.columns]
-    rows = (dict(zip(names, row, strict=True)) for row in ledger.expected_of(log, SEMANTICS).table_bars.values())
-    kernel = {(row["symbol"], row["time"]): tuple(row[name] for name in VALUES) for row in rows}
-    assert len(kernel) > 200
+def assert_windows_give(bars: list[dict[str, Any]], ticks: list[dict[str, Any]]) -> None:
+    """Compares bars, as rows of BARS or of its table, with what Beam makes of the ticks."""
+    mine = {(row["symbol"], row["time"]): tuple(row[name] for name in VALUES) for row in bars}
+    assert len(mine) == len(bars) > 200
 
-    def equal_to_kernel(found: list[tuple[tuple[str, int], tuple[Any, ...]]]) -> None:
-        assert len(found) == len(kernel)
+    def equal(found: list[tuple[tuple[str, int], tuple[Any, ...]]]) -> None:
+        assert len(found) == len(mine)
         vwap = VALUES.index("vwap")
         for identity, bar in found:
-            mine = kernel[identity]
-            assert mine[:vwap] + mine[vwap + 1 :] == bar[:vwap] + bar[vwap + 1 :], identity
-            assert mine[vwap] == pytest.approx(bar[vwap], rel=1e-9), identity
+            ours = mine[identity]
+            assert ours[:vwap] + ours[vwap + 1 :] == bar[:vwap] + bar[vwap + 1 :], identity
+            assert ours[vwap] == pytest.approx(bar[vwap], rel=1e-9), identity
 
     with beam.Pipeline(DIRECT_RUNNER, PipelineOptions([])) as pipeline:
-        bars = (
+        windows = (
             pipeline
             | beam.Create(ticks)
             | "Time" >> beam.Map(lambda tick: TimestampedValue(tick, tick["timestamp"] / 1000))
@@ -110,4 +110,22 @@ def test_the_kernels_bars_are_those_of_fixed_windows_and_a_combiner():
             | "Start" >> beam.Map(with_window)
             | "Global" >> beam.WindowInto(beam.window.GlobalWindows())
         )
-        assert_that(bars, equal_to_kernel)
+        assert_that(windows, equal)
+
+
+def test_the_streams_bars_are_those_of_fixed_windows_and_a_combiner():
+    log = [batch for _, batch in raw_batches(SESSION, partitions=2)]
+    ticks = [json.loads(value) for batch in log for value in batch["value"].to_pylist()]
+    assert {tick["updates"] for tick in ticks if "updates" in tick} >= {VOLUME}
+    names = [column.name for column in MARKET_BARS.columns]
+    rows = ledger.expected_of(log, SEMANTICS).table_bars.values()
+    assert_windows_give([dict(zip(names, row, strict=True)) for row in rows], ticks)
+
+
+def test_the_daily_batchs_bars_are_those_of_all_ticks_however_late():
+    session = dataclasses.replace(SESSION, late=0.05, too_late=0.05)
+    valid = [decode(batch).ticks for _, batch in raw_batches(session, partitions=1)]
+    stretch = Stretch(session.start_ms - 3_600_000, session.start_ms + 3_600_000, session.start_ms)
+    pieces = recomputed([valid], stretch, SEMANTICS, NOTHING)
+    bars = [row for _, rows in pieces for row in rows.to_pylist()]
+    assert_windows_give(bars, [row for batch in valid for row in batch.to_pylist()])

@@ -1,25 +1,35 @@
 """The daily batch replaces what the stream wrote by what the day's ticks give in the order of event time.
 
-The log crosses midnight, a month's end and with it the two days that are computed one after the other, the second from
-the closing state of the first; it has late and too late ticks, repeats, ties and prints that may not set a price.
+The log has three days that are computed one after the other, each from the closing state of the one before; between
+them a month ends and New York's clocks are set back.  It has late and too late ticks, repeats, ties and prints that may
+not set a price.
 """
 
+import contextlib
 import datetime
-from collections.abc import Callable
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import psutil
 import psycopg
 import pyarrow.dataset as ds
 import pytest
+from psycopg import sql
 
 from beam_pipelines import daily as batch
 from beam_pipelines import market
+from beam_pipelines.io.replace import Replacement, new_run
 from beam_pipelines.runners.defaults import PipelineOptions, new_pipeline
-from beam_pipelines.simulate import Session, raw_batches
+from beam_pipelines.simulate import Session, records
 from beam_pipelines.sql.migrate import Dsn, migrate
 from beam_pipelines.transforms.advance import Semantics
+from beam_pipelines.transforms.closing_state import DAY_MS, midnight_of
 from beam_pipelines.transforms.indicators import BAR_INDICATORS, TICK_INDICATORS
+from beam_pipelines.transforms.records import raw_batches
 
 from ..transforms.reference import Reference, Tick
 
@@ -27,22 +37,25 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 BAR_SECONDS = 20
 SEMANTICS = Semantics(BAR_SECONDS * 1000)
-DAYS = (datetime.date(2025, 2, 28), datetime.date(2025, 3, 1))
-MIDNIGHT = 1_740_787_200_000  # between them
-SESSION = Session(
-    seed=23,
-    symbols=6,
-    start_ms=MIDNIGHT - 1_200_000,
-    duration_ms=2_400_000,
-    ticks=6_000,
-    disorder=0.2,
-    late=0.03,
-    too_late=0.01,
-    duplicate=0.03,
-    tie=0.1,
-    odd_lots=0.2,
-    bad=0.01,
-)
+DAYS = [datetime.date(2026, 10, 31), datetime.date(2026, 11, 1), datetime.date(2026, 11, 2)]
+SYMBOLS = 6
+SESSIONS = [
+    Session(
+        seed=day.day,
+        symbols=SYMBOLS,
+        start_ms=midnight_of(day) - 600_000,
+        duration_ms=1_200_000,
+        ticks=4_000,
+        disorder=0.2,
+        late=0.03,
+        too_late=0.01,
+        duplicate=0.03,
+        tie=0.1,
+        odd_lots=0.2,
+        bad=0.01,
+    )
+    for day in DAYS[1:]
+]
 _TICKS = """
     SELECT symbol, (extract(epoch FROM time) * 1000)::bigint, seq, "offset", price, late, {}
     FROM market_data_ts ORDER BY time, seq, "offset" """
@@ -53,10 +66,11 @@ _BARS = """
 
 @pytest.fixture
 def streamed(tmp_path: Any, postgres_dsn: str) -> tuple[str, str]:
-    """A lake and a database to which the market stream has written SESSION."""
+    """A lake and a database to which the market stream has written SESSIONS."""
     migrate(Dsn(postgres_dsn))
     lake = str(tmp_path / "lake")
-    source = market.Source(market.ReadBatches(lambda: raw_batches(SESSION, 3, topic="daily-raw")))
+    raw = list(raw_batches(itertools.chain.from_iterable(map(records, SESSIONS)), "daily-raw", 3))
+    source = market.Source(market.ReadBatches(lambda: raw))
     pipeline = new_pipeline(PipelineOptions([]), unbounded=False)
     market.build(pipeline, source, SEMANTICS, market.Sinks(timescale_dsn=postgres_dsn, lake=lake))
     pipeline.run().wait_until_finish()
@@ -84,7 +98,7 @@ def recomputation(lake: str) -> Reference:
     reference = Reference(Semantics(BAR_SECONDS * 1000, out_of_orderness_ms=0))
     for tick in sorted(found, key=lambda tick: (tick.timestamp, tick.seq, tick.offset)):
         reference.take(tick)
-    reference.cross(MIDNIGHT * 2, tick)
+    reference.cross(midnight_of(DAYS[-1]) + DAY_MS, tick)
     return reference
 
 
@@ -120,7 +134,7 @@ def assert_recomputed(lake: str, dsn: str) -> None:
     summed = "SELECT symbol, day AT TIME ZONE 'UTC', tick_count FROM daily_market_summary ORDER BY 2, 1"
     assert rows(dsn, counted) == rows(dsn, summed)
     returns = "SELECT daily_return IS NOT NULL, late_share > 0 FROM daily_market_summary ORDER BY day, symbol"
-    assert rows(dsn, returns) == [(False, True)] * SESSION.symbols + [(True, True)] * SESSION.symbols
+    assert rows(dsn, returns) == [(False, True)] * SYMBOLS + [(True, True)] * 2 * SYMBOLS
     assert_close([row[6:] for row in ticks], [[tick[name] for name in TICK_INDICATORS] for tick in reference.ticks_out])
 
 
@@ -137,23 +151,51 @@ def on_flink(fixture: Callable[[str], Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("runner", [direct, on_spark, on_flink])
-def test_both_days_are_what_a_recomputation_gives(
-    runner: Callable[..., list[str]], streamed: tuple[str, str], request: pytest.FixtureRequest
+def test_all_days_are_what_a_recomputation_gives(
+    runner: Callable[..., list[str]], streamed: tuple[str, str], in_new_york: None, request: pytest.FixtureRequest
 ) -> None:
     late = rows(streamed[1], "SELECT count(*) FROM market_data_ts WHERE late")
     assert late[0][0] > 50
     for day in DAYS:
-        daily(streamed, f"--date={day}", *runner(request.getfixturevalue))
+        dies = runner is on_spark and day == DAYS[1]
+        with executor_killed(request.getfixturevalue, streamed[1]) if dies else contextlib.nullcontext():
+            daily(streamed, f"--date={day}", *runner(request.getfixturevalue))
     assert_recomputed(*streamed)
-    left = rows(streamed[1], "SELECT count(*) FROM pg_tables WHERE tablename ~ '^market_.*_2025'")
-    assert left == [(0,)]
+    assert staged(streamed[1]) == []
+    assert [(changed > 0) for _, changed in replacements(streamed[1])] == [True] * len(DAYS)
+
+
+@contextlib.contextmanager
+def executor_killed(fixture: Callable[[str], Any], dsn: str) -> Iterator[None]:
+    """Kills Spark's executor when the job has written some of its rows."""
+    worker, killed = fixture("spark_cluster").worker, []
+
+    def kill() -> None:
+        while not any(rows(dsn, f"SELECT FROM {table} LIMIT 1") for table in staged(dsn)):
+            time.sleep(0.02)
+        (executor,) = psutil.Process(worker.process.pid).children()
+        before = len(replacements(dsn))
+        executor.kill()
+        killed.append(len(replacements(dsn)) == before)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    yield
+    killer.join(1)
+    assert killed == [True]
+
+
+def staged(dsn: str) -> list[str]:
+    """The tables in which new rows gather."""
+    found = rows(dsn, "SELECT tablename FROM pg_tables WHERE tablename ~ '^(daily_)?market_.*_2026'")
+    return [name for (name,) in found]
 
 
 def test_several_days_go_on_where_they_were_stopped(
     streamed: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rest = DAYS[0] - datetime.timedelta(days=1)
-    between = (f"--from={rest}", f"--to={DAYS[1]}")
+    between = (f"--from={rest}", f"--to={DAYS[-1]}")
     daily(streamed, f"--date={DAYS[0]}")  # and then it was stopped
     for _ in range(2):
         daily(streamed, *between, "--resume")
@@ -178,14 +220,14 @@ def test_a_second_run_changes_nothing(streamed: tuple[str, str]) -> None:
 
 def test_rows_that_the_batch_has_not_go_unless_the_stream_wrote_them_since(streamed: tuple[str, str]) -> None:
     columns = 'time, symbol, source, seq, price, volume, late, partition, "offset", processed_at'
-    inside, after = "2025-02-28 23:50:00.5Z", "2025-03-01 00:00:00Z"
+    inside, after = "2026-10-31 23:50:00.5Z", "2026-11-01 00:00:00Z"
     with psycopg.connect(streamed[1], autocommit=True) as connection:
         for seq, at, offset in ((1, inside, 5), (2, inside, 10**9), (3, after, 5)):
             connection.execute(
                 f"INSERT INTO market_data_ts ({columns}) VALUES (%s, 'ZZZ', 'by hand', %s, 1, 1, false, 0, %s, now())",
                 [at, seq, offset],
             )
-        for at, length in ((inside, BAR_SECONDS), (inside, 60), ("2025-02-28 23:55Z", BAR_SECONDS)):
+        for at, length in ((inside, BAR_SECONDS), (inside, 60), ("2026-10-31 23:55Z", BAR_SECONDS)):
             connection.execute(
                 "INSERT INTO market_bars_ts (time, symbol, bar_seconds, volume, trade_count, revision, is_final) "
                 "VALUES (date_trunc('minute', %s::timestamptz), 'ZZZ', %s, 1, 1, 0, true)",
@@ -197,11 +239,31 @@ def test_rows_that_the_batch_has_not_go_unless_the_stream_wrote_them_since(strea
     assert sorted(rows(streamed[1], bars)) == [("23:50", BAR_SECONDS), ("23:50", 60)]
 
 
+def test_what_killed_runs_have_left_is_swept_after_days(streamed: tuple[str, str]) -> None:
+    old, new = "market_data_ts_20261031_6000000012345678", f"market_bars_ts_20261031_{int(time.time()):08x}12345678"
+    with psycopg.connect(streamed[1], autocommit=True) as connection:
+        for name in (old, new, "market_data_ts_20261031", "market_data_ts_20261031_mine"):
+            connection.execute(f"CREATE TABLE {name} ()")
+    daily(streamed, f"--date={DAYS[0]}")
+    assert set(staged(streamed[1])) == {new, "market_data_ts_20261031", "market_data_ts_20261031_mine"}
+
+
 def test_only_some_symbols_are_replaced_when_they_are_named(streamed: tuple[str, str]) -> None:
     before = rows(streamed[1], "SELECT * FROM market_data_ts WHERE symbol <> 'AAPL' ORDER BY symbol, time, source, seq")
     daily(streamed, f"--date={DAYS[0]}", "--symbols=aapl")
     after = rows(streamed[1], "SELECT * FROM market_data_ts WHERE symbol <> 'AAPL' ORDER BY symbol, time, source, seq")
     assert after == before
-    late = "SELECT count(*) FROM market_data_ts WHERE symbol = 'AAPL' AND late AND time < '2025-03-01Z'"
+    late = "SELECT count(*) FROM market_data_ts WHERE symbol = 'AAPL' AND late AND time < '2026-11-01Z'"
     assert rows(streamed[1], late) == [(0,)]
     assert replacements(streamed[1])[0][1] > 0
+
+
+def test_rows_that_go_are_found_by_joins(streamed: tuple[str, str]) -> None:
+    replacement = Replacement(Dsn(streamed[1]), new_run(DAYS[0]), 0, midnight_of(DAYS[-1]), BAR_SECONDS)
+    replacement.prepare()
+    with psycopg.connect(streamed[1]) as connection:
+        for it in replacement.tables:
+            removal = replacement._removal(it, sql.Identifier(replacement.staged(it.table).name))
+            plan = "\n".join(line for (line,) in connection.execute(sql.SQL("EXPLAIN {}").format(removal)))
+            assert "Anti Join" in plan
+            assert "SubPlan" not in plan  # which would run once for each row of the day

@@ -152,6 +152,21 @@ class TestFlinkBounded(BoundedContract):
 
 
 @pytest.mark.servers
+class TestSparkBounded(BoundedContract):
+    @pytest.fixture(scope="class")
+    def root(self, s3_server) -> str:
+        return f"s3://{s3_server.bucket}"
+
+    @pytest.fixture(scope="class")
+    def run(self, log, spark_cluster) -> Callable[[Sinks], None]:
+        def run(sinks: Sinks) -> None:
+            flags = ["--bounded", *MEANING, *sinks.arguments, *spark_cluster.arguments]
+            assert market.main([f"--topic={log.topic}", *flags]) == 0
+
+        return run
+
+
+@pytest.mark.servers
 class TestFlinkStreamingFromABacklog(Contract):
     @pytest.fixture(scope="class")
     def program(self, tmp_path_factory) -> pathlib.Path:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake import LakeStretch, ReadFromLake, WriteToLake, check_day
 from beam_pipelines.io.objects import objects_in
-from beam_pipelines.transforms.batches import TICKS, span_of
+from beam_pipelines.transforms.batches import TICKS, span_of, with_span
 from tests.io.lakes import NEW_YEAR, SMALL, TOPIC, Lake, log, rows_of, split
 
 HOUR = 3_600_000
@@ -25,8 +25,10 @@ YEARS = (NEW_YEAR - HOUR, NEW_YEAR + HOUR)  # all of the log
 LOGS = [log(400, partition) for partition in range(3)]
 
 
-def write(root: str) -> None:
-    batches = [(span_of(batch).partition, batch) for whole in LOGS for batch in split(whole, range(0, 400, 37))]
+def write(root: str, topic: str = TOPIC) -> None:
+    cut = [batch for whole in LOGS for batch in split(whole, range(0, 400, 37))]
+    spans = [span_of(batch)._replace(topic=topic) for batch in cut]
+    batches = [(span.partition, with_span(batch, span)) for batch, span in zip(cut, spans, strict=True)]
     with beam.Pipeline(FnApiRunner()) as pipeline:
         made = pipeline | beam.Create(batches).with_output_types(tuple[int, pa.RecordBatch])
         made | WriteToLake(root, SMALL)
@@ -201,6 +203,31 @@ def test_the_hours_of_a_partition_come_in_their_order(lake: Lake) -> None:
     ]
     assert all(row[1] < NEW_YEAR for row in rows_of(pa.Table.from_batches(hours[0])))
     assert all(row[1] >= NEW_YEAR for row in rows_of(pa.Table.from_batches(hours[1])))
+
+
+def test_a_partition_comes_in_the_order_of_the_log(lake: Lake) -> None:
+    write(lake.root)
+    everything = stretch(lake.root, *YEARS)
+    mine = [it for it in reversed(everything.find()) if it.partition == 1]
+    wanted = LOGS[1]["offset"].to_pylist()
+    for since in (0, 49, 50, 130, 399, 400):
+        offsets = [offset for rows in everything.log(mine, since) for offset in rows["offset"].to_pylist()]
+        assert offsets == [offset for offset in wanted if offset >= since]
+    new = [row for rows in everything.log(mine, dated=NEW_YEAR) for row in rows_of(pa.Table.from_batches([rows]))]
+    assert new == [row for row in expected(NEW_YEAR, YEARS[1]) if row[11] == 1]
+
+
+def test_of_several_topics_one_must_be_chosen(tmp_path: pathlib.Path) -> None:
+    for topic in (TOPIC, "other"):
+        write(str(tmp_path), topic)
+    everything = stretch(str(tmp_path), *YEARS)
+    with pytest.raises(UsageError, match=f"has market-data of {TOPIC}, other here: choose one with --topic"):
+        everything.find()
+    with pytest.raises(UsageError, match=f"of {TOPIC}, other here, not of typo: choose one with --topic"):
+        dataclasses.replace(everything, topic="typo").find()
+    one = dataclasses.replace(everything, topic="other")
+    assert len(one.find()) == len(dataclasses.replace(everything, topic=TOPIC).find()) > 0
+    assert {it.log for it in one.find()} == {"other"}
 
 
 def test_only_the_rows_of_the_symbols_that_are_wanted(folder: str) -> None:
