@@ -1,11 +1,13 @@
 """The demonstration: real servers, a live session, and at the end an account of every tick.
 
 Starts the local stack, runs the market stream on its Flink cluster, replays a simulated session with bad, late and
-repeated records into Kafka, shows rates and the latest bars, and compares every sink with what the log says.
+repeated records into Kafka, shows rates and the latest bars, and compares every sink with what the log says.  Then the
+daily batch runs on Spark over the lake: first as the stream took the ticks, which must change no row, then anew.
 """
 
 import argparse
 import contextlib
+import datetime
 import functools
 import json
 import os
@@ -40,12 +42,12 @@ from beam_pipelines.transforms.advance import Semantics
 __all__ = ["main"]
 
 RAW, PROCESSED, DEAD = TOPICS
-MEANING = {  # short bars, so that a short session has some with indicators
+MEANING = {  # short bars, so that a short session has some; short waits, because too late ticks are sent after them
     "bar_seconds": 5,
-    "allowed_lateness_ms": 10_000,
-    "max_future_ms": 10_000,
+    "allowed_lateness_ms": 5_000,
+    "max_future_ms": 5_000,
 }
-SEMANTICS = Semantics(5_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
+SEMANTICS = Semantics(5_000, allowed_lateness_ms=5_000, max_future_ms=5_000)
 SHARES = {
     "disorder_share": 0.05,
     "late_share": 0.002,
@@ -54,7 +56,7 @@ SHARES = {
     "duplicate_share": 0.005,
     "tie_share": 0.02,
 }
-SECONDS = 45  # of a session; with kills
+SECONDS = 35  # of a session; with kills
 SECONDS_A_KILL = 25
 QUIET_S = 15  # after which provisional rows and open objects are written
 SAMPLES = 5  # of the rows that a sink should hold and does not, or the other way round
@@ -119,7 +121,7 @@ def _started(stack: Stack) -> Endpoints:
 
 
 def _demonstrate(options: argparse.Namespace, stack: Stack, ends: Endpoints, began: float) -> int:
-    folder = stack.state_dir
+    folder, began_on = stack.state_dir, _today()
     lake = f"s3://{ends.s3_bucket}/demo"
     with launched(_market(ends, lake), ends.flink_rest, "market", folder / "market.log") as job:
         took = time.monotonic() - began
@@ -140,7 +142,12 @@ def _demonstrate(options: argparse.Namespace, stack: Stack, ends: Endpoints, beg
         console.print(f"sent {total:,} records; waiting for the last bars to close and comparing every sink")
         expected = ledger.expected_of(ledger.read_log(KafkaConfig(ends.kafka), RAW), SEMANTICS, keep=_KEEP)
         _await_everything(expected, ends, job)
-    return _account(total, expected, ends, lake, began)
+    clean = _account(total, expected, ends, lake)
+    equal = _batch_equals_stream(ends, lake, folder / "daily.log", began_on)
+    verdict = "nothing is missing, doubled or different" if clean else "the sinks do NOT hold what the log says"
+    verdict += ", and the batch equals the stream" if equal else ", and the batch does NOT equal the stream"
+    console.print(f"{verdict}; {time.monotonic() - began:.0f} s in all", style="green" if clean and equal else "red")
+    return 0 if clean and equal else 1
 
 
 def _market(ends: Endpoints, lake: str) -> list[str]:
@@ -341,8 +348,52 @@ class _Sink(NamedTuple):
     difference: ledger.Difference
 
 
-def _account(sent: int, expected: ledger.Expected, ends: Endpoints, lake: str, began: float) -> int:
-    """Prints what was sent and what each sink holds; 0 if nothing is missing, surplus or different."""
+def _today() -> datetime.date:
+    return datetime.datetime.now(datetime.UTC).date()
+
+
+class _Batch(NamedTuple):
+    removed: int  # rows of the tables
+    changed: int  # rows of the tables, new ones included
+    seconds: float
+
+
+def _batch_equals_stream(ends: Endpoints, lake: str, log: pathlib.Path, first: datetime.date) -> bool:
+    """Runs the daily batch over all days since `first`; whether it gave the rows of the stream."""
+    console.print("the daily batch on Spark, over the lake: as the stream took the ticks, and then in event-time order")
+    meaning = {name: value for name, value in MEANING.items() if name != "max_future_ms"}
+    given = {"runner": "SparkRunner", "lake": lake, "from": first, "to": _today(), **meaning}
+    command = [sys.executable, "-m", "beam_pipelines.daily", *(f"--{name}={value}" for name, value in given.items())]
+    live, anew = (_batch([*command, *flags], ends, log) for flags in (["--as_live"], []))
+    table = Table("batch", "rows removed", "rows changed", "s", title="what the daily batch did to the tables")
+    for way, batch in {"as the stream took the ticks": live, "in event-time order": anew}.items():
+        table.add_row(way, f"{batch.removed:,}", f"{batch.changed:,}", f"{batch.seconds:.0f}")
+    console.print(table)
+    return live.removed == live.changed == 0
+
+
+def _batch(command: list[str], ends: Endpoints, log: pathlib.Path) -> _Batch:
+    began, (removed, changed) = time.monotonic(), _replaced(ends)
+    with log.open("a") as output:
+        done = subprocess.run(command, stdout=output, stderr=output, check=False)
+    if done.returncode:
+        raise JobError(f"the daily batch ended with exit code {done.returncode}; its log: {log}")
+    removed_now, changed_now = _replaced(ends)
+    return _Batch(removed_now - removed, changed_now - changed, time.monotonic() - began)
+
+
+def _replaced(ends: Endpoints) -> tuple[int, int]:
+    """How many rows all batches so far have removed, and how many changed."""
+    query = (
+        "SELECT coalesce(sum(rows_removed), 0)::bigint, coalesce(sum(rows_changed), 0)::bigint FROM daily_replacements"
+    )
+    with psycopg.connect(ends.postgres_dsn) as connection:
+        ((removed, changed),) = connection.execute(query)
+    return removed, changed
+
+
+def _account(sent: int, expected: ledger.Expected, ends: Endpoints, lake: str) -> bool:
+    """Prints what was sent and what each sink holds; whether nothing is missing, surplus or different."""
     kafka = KafkaConfig(ends.kafka)
     sinks = [
         _Sink(f"Kafka {PROCESSED}", _compared(expected.ticks, ledger.rows_of_topic(kafka, PROCESSED))),
@@ -367,9 +418,7 @@ def _account(sent: int, expected: ledger.Expected, ends: Endpoints, lake: str, b
             parts = {"missing": found.missing, "surplus": found.surplus, "different": found.different}
             told = (f"{what} {', '.join(map(str, rows[:SAMPLES]))}" for what, rows in parts.items() if rows)
             console.print(f"{name}: {'; '.join(told)}", style="red", markup=False)
-    verdict = "nothing is missing, doubled or different" if clean else "the sinks do NOT hold what the log says"
-    console.print(f"{verdict}; {time.monotonic() - began:.0f} s in all", style="green" if clean else "red")
-    return 0 if clean else 1
+    return clean
 
 
 def _sent_table(sent: int, expected: ledger.Expected) -> Table:

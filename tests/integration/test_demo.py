@@ -1,4 +1,4 @@
-"""The demonstration, while everything that runs in it is killed: every sink holds just what the log says."""
+"""The demonstration, while what runs in it is killed: every sink holds just what the log and the batch say."""
 
 import pathlib
 import subprocess
@@ -23,4 +23,4 @@ def test_kill_9_loses_and_doubles_nothing(tmp_path: pathlib.Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("with -9: there again after") == len(KILLED)
-    assert "nothing is missing, doubled or different" in done.stdout
+    assert "nothing is missing, doubled or different, and the batch equals the stream" in done.stdout
