@@ -32,6 +32,7 @@ EXTRAS = {
         "polars>=1.20",
         "py-spy>=0.4",
         "py4j>=0.10.9",  # hands Flink SQL to Flink's own Java client
+        "pyspark==3.5.0",  # the Spark that the daily batch runs on
     ],
     "gcp": ["apache-beam[gcp]==2.70.0"],
     "aws": ["apache-beam[aws]==2.70.0"],
