@@ -64,7 +64,7 @@ from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.summary import counters_of, daily_summary
 from beam_pipelines.transforms.advance import Semantics
-from beam_pipelines.transforms.as_live import AsLive, Begun, LiveStates
+from beam_pipelines.transforms.as_live import AsLive, Begun, LiveStates, matters_since
 from beam_pipelines.transforms.closing_state import DAY_MS, NOTHING, ClosingState, midnight_of, no_prior
 from beam_pipelines.transforms.day import Computed, ComputeDay, Recompute, Stretch
 
@@ -171,10 +171,11 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
     if options.as_live:
         live = _before(lake, day, lambda before: live_state_of(lake, before, semantics))
         start = find_closing_state(lake, options.start_state, semantics.bar_ms) if options.start_state else None
-        compute = AsLive(read.log, stretch, semantics)
-        read = dataclasses.replace(read, begin=compute.since(live.until) if live else earlier, end=NO_END)
+        begin = matters_since(live.until, stretch, semantics) if live else earlier
+        read = dataclasses.replace(read, begin=begin, end=NO_END)
         begun = partial(_begun, live, start)
-        return Day(day, read, compute, begun, partial(merged_live, semantics=semantics, prior=begun))
+        merge = partial(merged_live, semantics=semantics, prior=begun)
+        return Day(day, read, AsLive(read.log, stretch, semantics), begun, merge)
     closed = _before(lake, day, lambda before: closing_state_of(lake, before, semantics.bar_ms))
     read = dataclasses.replace(read, begin=stretch.begin if closed else earlier)
     load = closed.load if closed else no_prior

@@ -18,7 +18,7 @@ from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.day import PIECE, Ends, Pieces, Stretch
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
 
-__all__ = ["AsLive", "Begun", "LiveState", "LiveStates", "relived"]
+__all__ = ["AsLive", "Begun", "LiveState", "LiveStates", "matters_since", "relived"]
 
 _VERSION = 1
 _KEPT = ("bar_ms", "out_of_orderness_ms", "allowed_lateness_ms", "dedup_ms")  # what a state depends on
@@ -90,6 +90,11 @@ _SCHEMA = pa.schema(
         pa.field("seen", pa.list_(pa.binary()), nullable=False),
     ]
 )
+
+
+def matters_since(newest: int, stretch: Stretch, semantics: Semantics) -> int:
+    """From when on, ms, ticks can matter to a stretch, of a partition whose clock has come to `newest` before it."""
+    return min(newest, stretch.begin) - semantics.out_of_orderness_ms - semantics.allowed_lateness_ms
 
 
 def relived(
@@ -170,12 +175,7 @@ class AsLive:
     def __call__(self, partition: int, handles: Iterable[Any], prior: Begun) -> Pieces:
         """The rows; closes with the stream's state."""
         begun = prior.states.get(partition)
-        first, dated = (begun.next, self.since(begun.newest)) if begun else (0, NEVER)
+        first, dated = (begun.next, matters_since(begun.newest, self.stretch, self.semantics)) if begun else (0, NEVER)
         ticks = self.log(handles, first, dated)
         left = yield from relived(ticks, self.stretch, self.semantics, begun, prior.start)
         return Ends(left.to_batch(partition, self.semantics))
-
-    def since(self, newest: int) -> int:
-        """From when on, ms, ticks can matter to a partition whose clock has come to `newest`."""
-        late = self.semantics.out_of_orderness_ms + self.semantics.allowed_lateness_ms
-        return min(newest, self.stretch.begin) - late

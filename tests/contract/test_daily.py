@@ -22,6 +22,8 @@ from psycopg import sql
 
 from beam_pipelines import daily as batch
 from beam_pipelines import market
+from beam_pipelines.io.lake_state import find_closing_state
+from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.replace import Replacement, new_run
 from beam_pipelines.runners.defaults import PipelineOptions, new_pipeline
 from beam_pipelines.simulate import Session, records
@@ -69,12 +71,16 @@ def streamed(tmp_path: Any, postgres_dsn: str) -> tuple[str, str]:
     """A lake and a database to which the market stream has written SESSIONS."""
     migrate(Dsn(postgres_dsn))
     lake = str(tmp_path / "lake")
+    stream(lake, postgres_dsn)
+    return lake, postgres_dsn
+
+
+def stream(lake: str, dsn: str, prior: market.Prior = None) -> None:
     raw = list(raw_batches(itertools.chain.from_iterable(map(records, SESSIONS)), "daily-raw", 3))
     source = market.Source(market.ReadBatches(lambda: raw))
     pipeline = new_pipeline(PipelineOptions([]), unbounded=False)
-    market.build(pipeline, source, SEMANTICS, market.Sinks(timescale_dsn=postgres_dsn, lake=lake))
+    market.build(pipeline, source, SEMANTICS, market.Sinks(timescale_dsn=dsn, lake=lake), prior)
     pipeline.run().wait_until_finish()
-    return lake, postgres_dsn
 
 
 def daily(streamed: tuple[str, str], *flags: str) -> None:
@@ -204,6 +210,19 @@ def test_several_days_go_on_where_they_were_stopped(
     daily(streamed, *between)
     assert f"{rest}: no ticks in the lake" in capsys.readouterr().out
     assert [changed for _, changed in replacements(streamed[1])[len(DAYS) :]] == [0, 0]
+
+
+def test_a_stream_that_began_with_a_closing_state_is_given_again_with_it(streamed: tuple[str, str]) -> None:
+    daily(streamed, f"--date={DAYS[0]}")
+    with psycopg.connect(streamed[1]) as connection:
+        connection.execute("TRUNCATE market_data_ts, market_bars_ts")
+    stream(*streamed, find_closing_state(objects_in(streamed[0]), str(DAYS[0]), BAR_SECONDS * 1000))
+    assert rows(streamed[1], "SELECT count(*) FROM market_data_ts WHERE sma_20 IS NULL") == [(0,)]
+    given = ("--as_live", f"--from={DAYS[1]}", f"--to={DAYS[2]}")
+    daily(streamed, *given, f"--start_state={DAYS[0]}")
+    assert replacements(streamed[1])[1:] == [(0, 0), (0, 0)]
+    daily(streamed, *given, "--warmup_days=0")  # and not by chance
+    assert replacements(streamed[1])[-1] != (0, 0)
 
 
 def replacements(dsn: str) -> list[tuple[Any, ...]]:

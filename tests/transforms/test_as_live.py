@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.advance import FOREVER, advance, provisional
-from beam_pipelines.transforms.as_live import LiveState, LiveStates, relived
+from beam_pipelines.transforms.as_live import LiveState, LiveStates, matters_since, relived
 from beam_pipelines.transforms.batches import joined
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.day import Stretch
@@ -45,7 +45,7 @@ def day(
     log: pa.RecordBatch, stretch: Stretch, begun: LiveState | None, size: int, start: ClosingState
 ) -> tuple[list, LiveState]:
     """A day's emissions from what is read of the lake: of the ticks dated before it only those of its first minutes."""
-    since = min(stretch.begin, begun.newest if begun else NEVER) - LATE
+    since = matters_since(begun.newest, stretch, SHORT_BARS) if begun else NEVER
     first = begun.next if begun else 0
     read = log.filter(pc.and_(pc.greater_equal(log["timestamp"], since), pc.greater_equal(log["offset"], first)))
     parts = []
