@@ -208,8 +208,8 @@ def test_several_days_go_on_where_they_were_stopped(
         assert len(replacements(streamed[1])) == len(DAYS)
     assert_recomputed(*streamed)
     daily(streamed, *between)
-    assert f"{rest}: no ticks in the lake" in capsys.readouterr().out
-    assert [changed for _, changed in replacements(streamed[1])[len(DAYS) :]] == [0, 0]
+    assert f"{rest}: no market-data in the lake" in capsys.readouterr().out
+    assert [changed for _, changed in replacements(streamed[1])[len(DAYS) :]] == [0] * len(DAYS)
 
 
 def test_a_stream_that_began_with_a_closing_state_is_given_again_with_it(streamed: tuple[str, str]) -> None:
