@@ -31,6 +31,7 @@ DIRECT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """DirectRunner chooses among three implementations by itself, one of which it would download: pin one."""
 
 _MOST_PARALLEL = 2**15  # Flink's own bound
+_WORKERS_REST_MS = 10_000  # else Beam ends all Python workers of a job with each of its stages, and starts new ones
 _BEAMS_SPARK = "local[4]"  # Beam's default, which takes every machine for one with four cores
 
 
@@ -169,6 +170,8 @@ def _spark_defaults(options: PipelineOptions) -> None:
     _check_jar("spark_job_server_jar", spark.spark_job_server_jar)
     host = spark_host(spark.spark_master_url)
     check_workers(portable, f"--spark_master_url={spark.spark_master_url}", host)
+    if not portable.environment_cache_millis:
+        portable.environment_cache_millis = _WORKERS_REST_MS
     if not spark.spark_job_server_jar:
         spark.spark_job_server_jar = spark_job_server_jar(spark.spark_master_url)
 

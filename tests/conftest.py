@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import pathlib
 import signal
 import subprocess
@@ -57,6 +58,8 @@ def started(*servers: Server) -> Iterator[None]:
 def pytest_configure() -> None:
     """Ends a run that is told to end as Ctrl-C does: with all servers taken down."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # No virtual machine of a test lives long enough to be worth compiling twice: a tenth less of their CPU time.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")

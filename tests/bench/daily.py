@@ -61,13 +61,19 @@ class Watch(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(EVERY_S):
             sizes = []
-            for process in self._find():
+            for process in self._found():
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self._spent[process] = _own(process)
                     sizes.append(process.memory_info().rss / 2**30)
                     kind = process.name()
                     self.largest[kind] = max(self.largest.get(kind, 0), sizes[-1])
             self.together = max(self.together, sum(sizes))
+
+    def _found(self) -> list[psutil.Process]:
+        try:
+            return self._find()
+        except psutil.NoSuchProcess:  # one ended while it was asked for its children
+            return []
 
     def stop(self) -> None:
         self._over.set()

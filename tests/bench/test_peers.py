@@ -41,7 +41,7 @@ def test_a_script_makes_the_bars_that_the_kernel_makes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_server)
-    load = Load(kafka_server, topic(peer.__name__.rpartition(".")[2], 8), ticks=120_000, symbols=8, rate=600)
+    load = Load(kafka_server, topic(peer.__name__.rpartition(".")[2], 8), ticks=36_000, symbols=8, rate=180)
     load.release()
     expected = bars_of_kernel(ledger.expected_of(ledger.read_log(KafkaConfig(kafka_server), load.topic), Semantics()))
     peer.main(load.topic, str(tmp_path))

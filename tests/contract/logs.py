@@ -16,7 +16,7 @@ from beam_pipelines.io.lake_state import begin_of
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
-from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
+from beam_pipelines.transforms.closing_state import NOTHING, ClosingState, midnight_of
 from beam_pipelines.transforms.enrich import take_step
 from beam_pipelines.transforms.partition_state import PartitionState
 
@@ -26,9 +26,12 @@ from .anything import ZOO, drawn
 PARTITIONS = 3
 SEMANTICS = Semantics(5_000, out_of_orderness_ms=1_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
 MEANING = ["--bar_seconds=5", "--out_of_orderness_ms=1000", "--allowed_lateness_ms=10000", "--max_future_ms=10000"]
+DAYS = [datetime.date(2026, 10, 31), datetime.date(2026, 11, 1)]
+"""Of SESSION: between them a month ends, and on the second New York's clocks are set back."""
 SESSION = Session(
     seed=7,
     symbols=12,
+    start_ms=midnight_of(DAYS[1]) - 800_000,
     duration_ms=1_600_000,
     ticks=215_000,
     disorder=0.1,
@@ -39,7 +42,7 @@ SESSION = Session(
     duplicate=0.02,
     tie=0.05,
 )
-DAY_BEFORE = datetime.date(2025, 1, 5)
+DAY_BEFORE = DAYS[0] - datetime.timedelta(days=1)
 SILENCES = [(b"NVDA", 200_000, 500_000), (None, 900_000, 960_000)]
 """Who sends nothing, None for all, and from when to when after the session's start, ms."""
 

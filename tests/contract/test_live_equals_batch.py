@@ -1,5 +1,6 @@
 """The contract: one log gives the same rows in every sink, whatever the engine, the batches and the accidents."""
 
+import datetime
 import itertools
 import pathlib
 import random
@@ -9,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pytest
 
-from beam_pipelines import ledger, market
+from beam_pipelines import daily, ledger, market
 from beam_pipelines.io.lake_state import write_closing_state
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
@@ -20,9 +22,19 @@ from beam_pipelines.runners.jobs import launched
 from beam_pipelines.transforms.batches import Span, span_of, with_span
 from beam_pipelines.transforms.closing_state import ClosingState
 
-from .logs import DAY_BEFORE, MEANING, SEMANTICS, Log, closing_state, create_topic, fill
+from .logs import DAY_BEFORE, DAYS, MEANING, SEMANTICS, Log, closing_state, create_topic, fill
 from .sinks import SINKS, Sinks
 from .streams import await_all, await_true, kill_workers, streaming
+
+TABLES = (MARKET_DATA.name, MARKET_BARS.name)
+
+
+def direct(_: Callable[[str], Any]) -> list[str]:
+    return []
+
+
+def on_spark(fixture: Callable[[str], Any]) -> list[str]:
+    return fixture("spark_cluster").arguments
 
 
 def ties_in(ticks: ledger.Rows) -> int:
@@ -152,18 +164,13 @@ class TestFlinkBounded(BoundedContract):
 
 
 @pytest.mark.servers
-class TestSparkBounded(BoundedContract):
+class TestSparkBounded(Contract):
     @pytest.fixture(scope="class")
-    def root(self, s3_server) -> str:
-        return f"s3://{s3_server.bucket}"
-
-    @pytest.fixture(scope="class")
-    def run(self, log, spark_cluster) -> Callable[[Sinks], None]:
-        def run(sinks: Sinks) -> None:
-            flags = ["--bounded", *MEANING, *sinks.arguments, *spark_cluster.arguments]
-            assert market.main([f"--topic={log.topic}", *flags]) == 0
-
-        return run
+    def sinks(self, log, new_sinks, s3_server, spark_cluster) -> Sinks:
+        sinks = new_sinks(f"s3://{s3_server.bucket}")
+        flags = ["--bounded", *MEANING, *sinks.arguments, *spark_cluster.arguments]
+        assert market.main([f"--topic={log.topic}", *flags]) == 0
+        return sinks
 
 
 @pytest.mark.servers
@@ -222,3 +229,35 @@ class TestFlinkStreamingLiveFromAClosingStateWhileItsWorkersAreKilled(Contract):
             await_all(log, sinks, job)
             assert job.has_restarted()
         return sinks
+
+    @pytest.mark.parametrize(
+        ("runner", "days"),
+        [(direct, DAYS), (on_spark, DAYS[1:])],  # the second begins with the state that the first has left
+        ids=["direct", "spark"],
+    )
+    def test_the_daily_batch_gives_the_tables_the_same_rows_again(self, runner, days, sinks, in_new_york, request):
+        wanted = tables(sinks)
+        spoil(sinks, days[0])
+        assert all(tables(sinks)[name] != rows for name, rows in wanted.items())
+        flags = ["--as_live", f"--start_state={DAY_BEFORE}", *(it for it in MEANING if "future" not in it)]
+        given = [f"--lake={sinks.lake}", f"--timescale_dsn={sinks.dsn}", f"--from={days[0]}", f"--to={days[-1]}"]
+        assert daily.main([*given, *flags, *runner(request.getfixturevalue)]) == 0
+        assert tables(sinks) == wanted
+
+
+def tables(sinks: Sinks) -> dict[str, Counter[tuple[Any, ...]]]:
+    """All rows of the stream's tables."""
+    with psycopg.connect(sinks.dsn) as connection:
+        return {name: Counter(connection.execute(f"SELECT * FROM {name}").fetchall()) for name in TABLES}
+
+
+def spoil(sinks: Sinks, since: datetime.date) -> None:
+    """Leaves the tables as those of a database that was restored from an old copy, and edited by hand."""
+    with psycopg.connect(sinks.dsn) as connection:
+        for table in TABLES:
+            mine = f"time >= '{since}Z'"
+            connection.execute(f"DELETE FROM {table} WHERE {mine} AND symbol = (SELECT min(symbol) FROM {table})")
+            connection.execute(f"UPDATE {table} SET volume = volume + 1 WHERE {mine} AND random() < 0.1")
+        connection.execute(f"UPDATE market_data_ts SET seq = seq + 1000000 WHERE {mine} AND random() < 0.1")
+        later = "time = time + interval '2 hours'"  # where there are no ticks
+        connection.execute(f"UPDATE market_bars_ts SET {later} WHERE time >= '{DAYS[1]}Z' AND random() < 0.1")
