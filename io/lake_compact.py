@@ -51,10 +51,13 @@ def _hour_of(stored: StoredObject) -> tuple[str, int, int]:
 def compact(hour: list[StoredObject], lake: LakeStretch) -> Written | None:
     """Puts one object in the place of some; a damaged one among them keeps all as they are.
 
+    One that is written anew meanwhile, by a job that goes on from an old checkpoint, stays beside it.
+
     Args:
       hour: of one hour of one partition.
       lake: reads all their rows.
     """
+    versions = {it.path: lake.objects.version(it.path) for it in hour}
     try:
         rows = _sorted(list(dataclasses.replace(lake, skip_bad_files=False).log(hour)))
     except UsageError as bad:
@@ -68,9 +71,9 @@ def compact(hour: list[StoredObject], lake: LakeStretch) -> Written | None:
     stem = first.path.removesuffix(".parquet").partition("~")[0]
     path = f"{stem}~{hashlib.sha256(content).hexdigest()[:16]}.parquet"
     lake.objects.write(path, content)
-    for it in hour:
-        if it.path != path:
-            lake.objects.delete(it.path)
+    for old, version in versions.items():
+        if old != path and lake.objects.version(old) == version:
+            lake.objects.delete(old)
     Metrics.counter("lake", "compacted_objects").inc(len(hour))
     return Written(path, len(rows), content.size, final=True)
 

@@ -17,11 +17,15 @@ from pyarrow import fs
 
 from beam_pipelines.errors import UsageError
 
-__all__ = ["Bucket", "Folder", "Objects", "objects_in"]
+__all__ = ["Bucket", "Folder", "Objects", "Version", "objects_in"]
 
 _CHECK_SECONDS = 8.0
 _CONNECT_SECONDS = 3.0
 _ATTEMPTS = 5  # with growing pauses: about 10 s of an absent server are sat out before the bundle fails
+
+
+Version = tuple[int, int] | None
+"""When an object was written, ns, and its size; None: there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,10 @@ class Folder:
     def open(self, name: str) -> Any:
         """The object, as an Arrow file to read at random; FileNotFoundError if there is none."""
         return fs.LocalFileSystem().open_input_file(str(pathlib.Path(self.path, name)))
+
+    def version(self, name: str) -> Version:
+        """What changes when an object is written anew."""
+        return _version(fs.LocalFileSystem(), str(pathlib.Path(self.path, name)))
 
     def delete(self, name: str) -> None:
         """Removes an object; one that is not there is none the less gone."""
@@ -116,6 +124,10 @@ class Bucket:
         """The object, as an Arrow file to read at random; FileNotFoundError if there is none."""
         return _s3(self.endpoint, self.region, _ATTEMPTS).open_input_file(self._key(name))
 
+    def version(self, name: str) -> Version:
+        """What changes when an object is written anew."""
+        return _version(_s3(self.endpoint, self.region, _ATTEMPTS), self._key(name))
+
     def delete(self, name: str) -> None:
         """Removes an object; one that is not there is none the less gone."""
         with contextlib.suppress(FileNotFoundError):
@@ -156,6 +168,11 @@ class Bucket:
 
 
 Objects = Folder | Bucket
+
+
+def _version(files: fs.FileSystem, path: str) -> Version:
+    info = files.get_file_info(path)
+    return None if info.type is fs.FileType.NotFound else (info.mtime_ns, info.size)
 
 
 def objects_in(root: str) -> Objects:

@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that
 from beam_pipelines.io.lake import CompactLake, LakeStretch, ReadFromLake, WriteToLake
 from beam_pipelines.io.lake_compact import compact, finished
 from beam_pipelines.io.lake_read import NO_END
-from beam_pipelines.io.objects import objects_in
+from beam_pipelines.io.objects import Folder, objects_in
 from beam_pipelines.transforms.batches import span_of
 from tests.io.lakes import NEW_YEAR, SMALL, Lake, log, rows_of, split
 
@@ -138,3 +138,23 @@ def test_an_hour_with_a_damaged_object_stays_as_it_is(tmp_path: pathlib.Path, ca
     assert compact(hour, lake) is None
     assert Lake(str(tmp_path)).objects() == before
     assert "the hour is not compacted" in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Overtaken(Folder):
+    """A lake in which an object is written anew just when its hour is compacted."""
+
+    anew: str = ""
+
+    def write(self, name: str, content: pa.Buffer) -> None:
+        super().write(name, content)
+        path = pathlib.Path(self.path, self.anew)
+        path.write_bytes(path.read_bytes() + b"more")
+
+
+def test_an_object_that_is_written_anew_meanwhile_stays(tmp_path: pathlib.Path) -> None:
+    write(str(tmp_path))
+    lake = whole(str(tmp_path))
+    hour = finished(dataclasses.replace(lake, end=NO_END).find(), lake.end)[0]
+    assert compact(hour, dataclasses.replace(lake, objects=Overtaken(str(tmp_path), hour[1].path)))
+    assert [it.path for it in hour if (tmp_path / it.path).exists()] == [hour[1].path]
