@@ -33,7 +33,7 @@ from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.summary import counters_of, daily_summary
 
-__all__ = ["DATASETS", "Dataset", "Day", "main"]
+__all__ = ["DATASETS", "Dataset", "Day", "add_flags", "main"]
 
 _ONE = datetime.timedelta(days=1)
 
@@ -73,7 +73,7 @@ DATASETS: tuple[Dataset, ...] = (daily_market,)
 
 def main(argv: Sequence[str]) -> int:
     """Runs one day, or one after the other."""
-    options, beam_options = parse(argv, _add_flags, "beam_pipelines.daily", str(__doc__).splitlines()[0])
+    options, beam_options = parse(argv, add_flags, "beam_pipelines.daily", str(__doc__).splitlines()[0])
     days = _days_asked(options)
     for dataset in DATASETS:
         dataset.check(options)
@@ -94,7 +94,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the daily batch, those of all datasets included."""
     flag = parser.add_argument
     flag("--date", type=_date, help="the day, UTC, as 2026-11-20 (yesterday); today leaves no closing state")
     flag("--from", dest="first", type=_date, help="the first of several days, computed one after the other")
