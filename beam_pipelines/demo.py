@@ -56,7 +56,7 @@ SHARES = {
     "duplicate_share": 0.005,
     "tie_share": 0.02,
 }
-SECONDS = 35  # of a session; with kills
+SECONDS = 25  # of a session; with kills
 SECONDS_A_KILL = 25
 QUIET_S = 15  # after which provisional rows and open objects are written
 SAMPLES = 5  # of the rows that a sink should hold and does not, or the other way round

@@ -145,7 +145,8 @@ def main() -> None:
             command = [sys.executable, "-m", f"tests.bench.peers.day_{peer}", str(lake), str(out / peer)]
             costs[peer] = measured(command, [])
     with spark(folder / "servers") as cluster:
-        command = [sys.executable, "-m", "beam_pipelines.daily", f"--lake={lake}", f"--date={DAY}", *cluster.arguments]
+        flags = [f"--lake={lake}", f"--date={DAY}", *cluster.arguments, "--sdk_worker_parallelism=2"]
+        command = [sys.executable, "-m", "beam_pipelines.daily", *flags]
         costs["daily"] = measured(command, list(cluster[:3]))
     found = bars_of([str(it) for it in sorted(lake.glob(f"processed/market-data/date={DAY}/bars-60s-*.parquet"))])
     for peer in costs:
