@@ -59,10 +59,13 @@ def compact(hour: list[StoredObject], lake: LakeStretch) -> Written | None:
     """
     versions = {it.path: lake.objects.version(it.path) for it in hour}
     try:
-        rows = _sorted(list(dataclasses.replace(lake, skip_bad_files=False).log(hour)))
+        parts = list(dataclasses.replace(lake, skip_bad_files=False).log(hour))
     except UsageError as bad:
         _LOG.warning("%s; the hour is not compacted", bad)
         return None
+    if not parts:  # objects without any row
+        return None
+    rows = _sorted(parts)
     first = min(hour, key=lambda it: (it.slot, it.block))
     marks = {"topic": first.log, "partition": str(first.partition)}
     slices = (rows.slice(at, ROW_GROUP) for at in range(0, len(rows), ROW_GROUP))  # plain strings are large

@@ -158,3 +158,14 @@ def test_an_object_that_is_written_anew_meanwhile_stays(tmp_path: pathlib.Path) 
     hour = finished(dataclasses.replace(lake, end=NO_END).find(), lake.end)[0]
     assert compact(hour, dataclasses.replace(lake, objects=Overtaken(str(tmp_path), hour[1].path)))
     assert [it.path for it in hour if (tmp_path / it.path).exists()] == [hour[1].path]
+
+
+def test_an_hour_without_any_row_stays_as_it_is(tmp_path: pathlib.Path) -> None:
+    write(str(tmp_path))
+    lake = whole(str(tmp_path))
+    hour = finished(dataclasses.replace(lake, end=NO_END).find(), lake.end)[0]
+    for it in hour:
+        path = tmp_path / it.path
+        pq.write_table(pq.read_table(path, partitioning=None).slice(0, 0), path)
+    assert compact(hour, lake) is None
+    assert all((tmp_path / it.path).exists() for it in hour)
