@@ -5,6 +5,7 @@ an overflow in a worker.
 """
 
 import argparse
+import datetime
 import difflib
 import pathlib
 import re
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 from beam_pipelines.errors import UsageError
 
-__all__ = ["WEEK_MS", "Parser", "filled", "folder", "share", "unknown_flag", "whole"]
+__all__ = ["WEEK_MS", "Parser", "filled", "folder", "share", "today", "unknown_flag", "utc_day", "whole"]
 
 WEEK_MS = 7 * 86_400_000
 """What any length of event or wall time is well below, ms."""
@@ -85,6 +86,19 @@ def filled(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"is empty ({text!r}): give a value or leave the flag out")
     return text
+
+
+def utc_day(text: str) -> datetime.date:
+    """The type of a flag that takes a day of UTC."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: give one as 2026-11-20") from None
+
+
+def today() -> datetime.date:
+    """The day that is not over yet, UTC."""
+    return datetime.datetime.now(datetime.UTC).date()
 
 
 def folder(text: str) -> pathlib.Path:

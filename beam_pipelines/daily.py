@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from beam_pipelines import daily_market
-from beam_pipelines.command_line import filled
+from beam_pipelines.command_line import filled, today, utc_day
 from beam_pipelines.errors import UsageError, run_main, telling_mistakes
 from beam_pipelines.io.lake import check_lake, has_day
 from beam_pipelines.io.lake_objects import Layout
@@ -110,17 +110,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _date(text: str) -> datetime.date:
-    try:
-        day = datetime.date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day: give one as 2026-11-20") from None
-    if day > _today():
+    asked = utc_day(text)
+    if asked > today():
         raise argparse.ArgumentTypeError(f"{text} is still to come (UTC): give today or a day before")
-    return day
-
-
-def _today() -> datetime.date:
-    return datetime.datetime.now(datetime.UTC).date()
+    return asked
 
 
 def _days_asked(options: argparse.Namespace) -> list[datetime.date]:
@@ -135,7 +128,7 @@ def _days_asked(options: argparse.Namespace) -> list[datetime.date]:
         raise UsageError(f"--from={first} is after --to={last}: correct one of them")
     if first:
         return [first + number * _ONE for number in range((last - first).days + 1)]
-    return [options.date or _today() - _ONE]
+    return [options.date or today() - _ONE]
 
 
 def _remaining(

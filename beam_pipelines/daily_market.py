@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_pipelines.command_line import WEEK_MS, filled, whole
+from beam_pipelines.command_line import WEEK_MS, filled, today, utc_day, whole
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake import (
     NO_END,
@@ -100,7 +100,7 @@ class Day(NamedTuple):
             after.append(done)
         if self.read.symbols is None and not self.live:
             after += _write_processed(market, self)
-        if self.read.symbols is None and self.day < datetime.datetime.now(datetime.UTC).date():
+        if self.read.symbols is None and self.day < today():
             _close(market, self, after)
 
 
@@ -128,8 +128,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag = parser.add_argument_group("market").add_argument
     live = "the rows as the stream gave them: with its options, of all symbols, into its tables alone"
     flag("--as_live", action="store_true", help=live)
-    start = "the --start_state that the stream was given; for --as_live"
-    flag("--start_state", type=_start_state, help=start)
+    start = "the day whose state the stream began with, its --start_state; for --as_live"
+    flag("--start_state", type=utc_day, help=start)
     flag("--symbols", type=_symbols, help="only these, A,B,C (all); the day's closing state is then not written")
     flag("--topic", type=filled, help="whose ticks, where the lake has those of several")
     warm = "days of ticks to begin with where the day before left no closing state (%(default)s)"
@@ -141,13 +141,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--allowed_lateness_ms", type=whole(1, WEEK_MS), default=60_000, help=allowed)
     dedup = "more than 0: of ticks with one identity the first counts, --as_live: within; 0: all (%(default)s)"
     flag("--dedup_ms", type=whole(0, WEEK_MS), default=60_000, help=dedup)
-
-
-def _start_state(text: str) -> str:
-    try:
-        return str(datetime.date.fromisoformat(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day: give the one that the stream began with") from None
 
 
 def _symbols(text: str) -> tuple[str, ...]:
@@ -187,7 +180,7 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
     earlier = stretch.begin - options.warmup_days * DAY_MS
     if options.as_live:
         live = _before(lake, day, lambda before: live_state_of(lake, before, semantics))
-        start = find_closing_state(lake, options.start_state, semantics.bar_ms) if options.start_state else None
+        start = find_closing_state(lake, str(options.start_state), semantics.bar_ms) if options.start_state else None
         begin = matters_since(live.until, stretch, semantics) if live else earlier
         read = dataclasses.replace(read, begin=begin, end=NO_END)
         begun = partial(_begun, live, start)

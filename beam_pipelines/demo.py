@@ -27,7 +27,7 @@ from rich.live import Live
 from rich.table import Table
 
 from beam_pipelines import ledger
-from beam_pipelines.command_line import Parser, folder, whole
+from beam_pipelines.command_line import Parser, folder, today, whole
 from beam_pipelines.errors import run_main
 from beam_pipelines.faults import FAULTS, Schedule, strike
 from beam_pipelines.io.kafka import KafkaConfig
@@ -121,7 +121,7 @@ def _started(stack: Stack) -> Endpoints:
 
 
 def _demonstrate(options: argparse.Namespace, stack: Stack, ends: Endpoints, began: float) -> int:
-    folder, began_on = stack.state_dir, _today()
+    folder, began_on = stack.state_dir, today()
     lake = f"s3://{ends.s3_bucket}/demo"
     with launched(_market(ends, lake), ends.flink_rest, "market", folder / "market.log") as job:
         took = time.monotonic() - began
@@ -348,10 +348,6 @@ class _Sink(NamedTuple):
     difference: ledger.Difference
 
 
-def _today() -> datetime.date:
-    return datetime.datetime.now(datetime.UTC).date()
-
-
 class _Batch(NamedTuple):
     removed: int  # rows of the tables
     changed: int  # rows of the tables, new ones included
@@ -362,7 +358,7 @@ def _batch_equals_stream(ends: Endpoints, lake: str, log: pathlib.Path, first: d
     """Runs the daily batch over all days since `first`; whether it gave the rows of the stream."""
     console.print("the daily batch on Spark, over the lake: as the stream took the ticks, and then in event-time order")
     meaning = {name: value for name, value in MEANING.items() if name != "max_future_ms"}
-    given = {"runner": "SparkRunner", "lake": lake, "from": first, "to": _today(), **meaning}
+    given = {"runner": "SparkRunner", "lake": lake, "from": first, "to": today(), **meaning}
     command = [sys.executable, "-m", "beam_pipelines.daily", *(f"--{name}={value}" for name, value in given.items())]
     live, anew = (_batch([*command, *flags], ends, log) for flags in (["--as_live"], []))
     table = Table("batch", "rows removed", "rows changed", "s", title="what the daily batch did to the tables")

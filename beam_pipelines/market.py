@@ -11,7 +11,6 @@ Without a flag it is the embedded default: a simulated session on the DirectRunn
 
 import argparse
 import dataclasses
-import datetime
 import os
 import pathlib
 import sys
@@ -23,7 +22,7 @@ import apache_beam as beam
 import pyarrow as pa
 from rich.console import Console
 
-from beam_pipelines.command_line import WEEK_MS, filled, whole
+from beam_pipelines.command_line import WEEK_MS, filled, utc_day, whole
 from beam_pipelines.errors import UsageError, run_main, telling_mistakes
 from beam_pipelines.io.kafka import (
     KafkaConfig,
@@ -70,11 +69,8 @@ def _start(text: str) -> str:
     return text
 
 
-def _day(text: str) -> str:
-    try:
-        return text if text == LATEST else str(datetime.date.fromisoformat(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day: give one as 2024-01-31, or {LATEST}") from None
+def _start_state(text: str) -> str:
+    return text if text == LATEST else str(utc_day(text))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +88,7 @@ def _add_source(flag: Callable[..., object]) -> None:
     where = "earliest, latest, committed, a time, or offsets 0:12,1:34 (earliest, or where --start_state ends)"
     flag("--start", type=_start, help=where)
     state = "begin with the lake's closing state of a day, 2024-01-31 or latest: older ticks are counted, not used"
-    flag("--start_state", type=_day, help=state)
+    flag("--start_state", type=_start_state, help=state)
     copy = "the topic is not keyed by symbol: copy it to TOPIC-by-symbol, and read that; with --bounded only read that"
     flag("--repartition", action="store_true", help=copy)
     flag("--bounded", action="store_true", help="stop at the topic's present end")

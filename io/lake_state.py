@@ -165,7 +165,7 @@ class StoredState(Generic[State]):
         return self.decode(_rows(content))
 
     def _name(self) -> str:
-        return f"the closing state {self.objects.url}/{self.path}"
+        return f"state {self.objects.url}/{self.path}"
 
 
 _RESUME = "start the job again, from its last checkpoint or afresh"
@@ -211,7 +211,7 @@ def _stored(
     except UsageError as mistake:
         raise UsageError(f"{objects.url}/{path}: {mistake}") from None
     except (pa.ArrowInvalid, KeyError, ValueError):
-        raise UsageError(f"{objects.url}/{path} is no closing state: write it again, or choose another day") from None
+        raise UsageError(f"{objects.url}/{path} holds no state: write it again, or choose another day") from None
     return StoredState(objects, path, _digest(content), decode, until(state))
 
 

@@ -20,6 +20,7 @@ __all__ = ["Summaries"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Numbers = NDArray[np.int32]
 _PRINT = ("timestamp", "seq", "price", "volume", "updates")
 _RUNNING = {
     "before": np.nan,
@@ -48,7 +49,8 @@ class Summaries:
         self._symbols: dict[str, int] = {}
         self._bars = WindowBars.empty(0)
         self._running: dict[str, NDArray[Any]] = {name: np.full(0, blank) for name, blank in _RUNNING.items()}
-        self._arrivals: list[tuple[Ints, Ints, Ints]] = []  # symbol, timestamp, offset
+        self._arrivals: list[tuple[Numbers, Numbers, Ints]] = []  # symbol, bar of the day, offset: 16 bytes a tick
+        self._first_in: dict[int, int] = {}  # the least offset of the ticks whose arrival puts the clock in a bar
 
     def add_ticks(self, ticks: pa.RecordBatch) -> None:
         """Adds ENRICHED ticks that come after all earlier ones in event time."""
@@ -66,7 +68,7 @@ class Summaries:
         quoted = np.flatnonzero(~np.isnan(spread))
         np.add.at(self._running["spread"], symbol[quoted], spread[quoted])
         np.add.at(self._running["quoted"], symbol[quoted], 1)
-        self._arrivals.append((symbol, prints.timestamp, ticks["offset"].to_numpy()))
+        self._add_arrivals(symbol, prints.timestamp, ticks["offset"].to_numpy())
 
     def add_bars(self, bars: pa.RecordBatch) -> None:
         """Adds BARS that come after all earlier ones of their symbols."""
@@ -126,19 +128,26 @@ class Summaries:
         priced = np.flatnonzero(~np.isnan(close))
         return self._columns(bars["symbol"])[priced], close[priced]
 
+    def _add_arrivals(self, symbol: Ints, timestamp: Ints, offset: Ints) -> None:
+        bar = (timestamp - self._day) // self._bar_ms
+        self._arrivals.append((symbol.astype(np.int32), bar.astype(np.int32), offset))
+        clock = (timestamp - self._disorder_ms - self._day) // self._bar_ms
+        starts = np.flatnonzero(np.diff(clock, prepend=clock[0] - 1))
+        for at, first in zip(clock[starts].tolist(), np.minimum.reduceat(offset, starts).tolist(), strict=True):
+            self._first_in[at] = min(first, self._first_in.get(at, first))
+
     def _late(self) -> Ints:
-        """Ticks of each symbol whose bar had closed when they came: by an earlier record with a later time."""
+        """Ticks of each symbol whose bar had closed when they came: an earlier record had put the clock in a later one.
+
+        Which record was the first to do so is known only at the end, for the log may have any disorder.
+        """
+        clock = np.array(sorted(self._first_in), np.int64)
+        first_in = np.array([self._first_in[at] for at in clock.tolist()], np.int64)
+        first_beyond = np.append(np.minimum.accumulate(first_in[::-1])[::-1], np.iinfo(np.int64).max)
         late = np.zeros(len(self._symbols), np.int64)
-        if not self._arrivals:
-            return late
-        symbol, timestamp, offset = (np.concatenate(parts) for parts in zip(*self._arrivals, strict=True))
-        start = timestamp // self._bar_ms
-        reached = (timestamp - self._disorder_ms) // self._bar_ms  # bars before this one are closed by the record
-        least = int(min(start.min(), reached.min()))
-        first_at = np.full(int(start.max()) - least + 2, np.iinfo(np.int64).max)
-        np.minimum.at(first_at, reached - least, offset)
-        closed_at = np.minimum.accumulate(first_at[::-1])[::-1]  # the first record by which the bar before is closed
-        np.add.at(late, symbol[offset > closed_at[start - least + 1]], 1)
+        for symbol, bar, offset in self._arrivals:
+            closed_at = first_beyond[np.searchsorted(clock, bar, side="right")]
+            late += np.bincount(symbol[offset > closed_at], minlength=len(late))
         return late
 
 

@@ -1,14 +1,16 @@
 """Cost and memory of the daily batch: `python -m tests.bench.daily --ticks=50000000 --symbols=2000`.
 
 A trading day lies in a lake, in the objects that the stream would have written.  The batch recomputes it on a
-standalone Spark cluster with two cores: bars with all indicators, enriched ticks (which no one asks for here),
-summaries, closing state, processed lake and compaction.  Beside it, on the same lake, the plain daily aggregate by
-polars and by Spark SQL.  All must make the same bars.  Counted are CPU-seconds of every process, and the largest
-resident memory of any process and of all together; looked at every half second, so a little at the end is missed.
+standalone Spark cluster with two cores: bars with all indicators, enriched ticks, summaries, closing state, processed
+lake and compaction; with --database all rows replace those of the day in PostgreSQL.  Beside it, on the same lake, the
+plain daily aggregate by polars and by Spark SQL.  All must make the same bars.  Counted are CPU-seconds of every
+process, and the largest resident memory of any process and of all together; looked at every half second, so a little
+at the end is missed.
 """
 
 import argparse
 import contextlib
+import os
 import pathlib
 import shutil
 import subprocess
@@ -23,10 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from beam_pipelines.io.postgres import Dsn
 from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.servers.base import Server
+from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.spark import SparkMaster, SparkWorker
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
+from beam_pipelines.sql.migrate import migrate
 from tests.bench.day_lake import DAY, write_day
 from tests.bench.live import processes_of
 from tests.conftest import SparkCluster, on_any_port, started
@@ -102,6 +107,17 @@ def measured(command: list[str], servers: list[Server]) -> Cost:
 
 
 @contextlib.contextmanager
+def database(folder: pathlib.Path) -> Iterator[Postgres]:
+    server = on_any_port(Postgres, folder / "postgres")
+    try:
+        with started(server):
+            migrate(Dsn(server.dsn))
+            yield server
+    finally:
+        shutil.rmtree(server.folder)  # tens of GB
+
+
+@contextlib.contextmanager
 def spark(folder: pathlib.Path) -> Iterator[SparkCluster]:
     master = on_any_port(SparkMaster, folder / "sparkmaster")
     worker = on_any_port(SparkWorker, folder / "sparkworker", master)
@@ -129,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--ticks", type=int, default=50_000_000)
     parser.add_argument("--symbols", type=int, default=2_000)
+    parser.add_argument("--database", action="store_true", help="write the rows into PostgreSQL, too: 30 GB")
     parser.add_argument("--without", nargs="*", default=[], help="peers to leave out: polars pyspark")
     options = parser.parse_args()
     folder = cache_dir() / "bench-daily"
@@ -144,10 +161,14 @@ def main() -> None:
             (out / peer).mkdir(parents=True)
             command = [sys.executable, "-m", f"tests.bench.peers.day_{peer}", str(lake), str(out / peer)]
             costs[peer] = measured(command, [])
-    with spark(folder / "servers") as cluster:
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(spark(folder / "servers"))
+        servers: list[Server] = list(cluster[:3])
         flags = [f"--lake={lake}", f"--date={DAY}", *cluster.arguments, "--sdk_worker_parallelism=2"]
-        command = [sys.executable, "-m", "beam_pipelines.daily", *flags]
-        costs["daily"] = measured(command, list(cluster[:3]))
+        if options.database:
+            servers.append(postgres := stack.enter_context(database(folder / "servers")))
+            os.environ["TIMESCALE_DSN"] = postgres.dsn
+        costs["daily"] = measured([sys.executable, "-m", "beam_pipelines.daily", *flags], servers)
     found = bars_of([str(it) for it in sorted(lake.glob(f"processed/market-data/date={DAY}/bars-60s-*.parquet"))])
     for peer in costs:
         if peer != "daily":

@@ -139,9 +139,9 @@ def test_a_newer_version_and_damage_are_told(folder):
     assert "the closing state has version 7, this release reads up to 1: use a newer release" in refusal(folder)
     for damaged in (table.replace_schema_metadata(None), pa.table({"x": [1]}), table.drop_columns(["closes"])):
         pq.write_table(damaged, path)
-        assert refusal(folder).endswith("is no closing state: write it again, or choose another day")
+        assert refusal(folder).endswith("holds no state: write it again, or choose another day")
     path.write_text(json.dumps("noise"))
-    assert refusal(folder).endswith("is no closing state: write it again, or choose another day")
+    assert refusal(folder).endswith("holds no state: write it again, or choose another day")
 
 
 def test_a_lake_that_cannot_be_read_is_told(s3_server, monkeypatch):
