@@ -23,7 +23,10 @@ from beam_pipelines.transforms.gather import Gather
 
 __all__ = ["ProcessedFiles", "WriteProcessed", "first_symbols"]
 
-_MOST_ROWS = 2_000_000  # of a file: 100-200 MB of bars, which a worker sorts in memory
+_MOST_ROWS = 1_000_000  # of a file: about 100 MB of bars, and 300 in the worker that sorts them
+
+
+_Number = tuple[int, int]  # of a file, of how many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +114,10 @@ class WriteProcessed(beam.PTransform):
         cut = beam.pvalue.AsSingleton(firsts)
         written = (
             batches
-            | "Split" >> beam.FlatMap(_split, cut).with_output_types(tuple[int, pa.RecordBatch])
-            | "OfFile" >> Gather(int)
-            | "Write" >> beam.Map(_write, self._files, cut).with_output_types(Written)
+            | "Split" >> beam.FlatMap(_split, cut).with_output_types(tuple[_Number, pa.RecordBatch])
+            | "OfFile" >> Gather(_Number)
+            # No side input here: the runner would write the rows down once more before it.
+            | "Write" >> beam.Map(_write, self._files).with_output_types(Written)
         )
         once = batches.pipeline | "Once" >> beam.Impulse()
         once | "RemoveOthers" >> beam.Map(_remove_others, self._files, beam.pvalue.AsIter(written))
@@ -129,16 +133,16 @@ def _firsts(_: bytes, most: int, counts: dict[str, int]) -> list[str]:
     return first_symbols(counts, most)
 
 
-def _split(batch: pa.RecordBatch, firsts: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _split(batch: pa.RecordBatch, firsts: list[str]) -> Iterator[tuple[_Number, pa.RecordBatch]]:
     names = batch["symbol"]
     home = pa.array([bisect.bisect_right(firsts, name) for name in names.dictionary.to_pylist()], pa.int64())
     files = home.take(names.indices)
     for number in pc.unique(files).to_pylist():
-        yield number, batch.filter(pc.equal(files, number))
+        yield (number, len(firsts) + 1), batch.filter(pc.equal(files, number))
 
 
-def _write(element: tuple[int, Iterable[pa.RecordBatch]], files: ProcessedFiles, firsts: list[str]) -> Written:
-    return files.write(element[0], len(firsts) + 1, list(element[1]))
+def _write(element: tuple[_Number, Iterable[pa.RecordBatch]], files: ProcessedFiles) -> Written:
+    return files.write(*element[0], list(element[1]))
 
 
 def _remove_others(_: bytes, files: ProcessedFiles, written: Iterable[Written]) -> None:
