@@ -37,6 +37,7 @@ from tests.bench.live import processes_of
 from tests.conftest import SparkCluster, on_any_port, started
 
 EVERY_S = 0.5
+SMALL = 0.01  # GiB: not worth a word
 BAR = ("open", "high", "low", "close", "volume", "trade_count")
 
 
@@ -176,7 +177,7 @@ def main() -> None:
     print(f"{options.ticks:,} ticks, {options.symbols:,} symbols, {len(found):,} bars, the same from all")
     print("| | s | CPU-s per million | largest processes, GiB | all, GiB |\n|---|--:|--:|---|--:|")
     for who, cost in costs.items():
-        largest = ", ".join(f"{kind} {size:.2f}" for kind, size in sorted(cost.largest.items()))
+        largest = ", ".join(f"{kind} {size:.2f}" for kind, size in sorted(cost.largest.items()) if size > SMALL)
         million = cost.cpu / options.ticks * 1e6
         print(f"| {who} | {cost.seconds:.0f} | {million:.2f} | {largest} | {cost.together:.2f} |")
 
