@@ -139,7 +139,8 @@ class TableWriter:
         if not self._expects_conflicts:
             try:
                 with connection.transaction():
-                    _copy(connection, self._table, sql.Identifier(self._table.name), self._table.values(rows))
+                    ordered = self._table.clustered(rows)
+                    _copy(connection, self._table, sql.Identifier(self._table.name), self._table.values(ordered))
                 return
             except psycopg.errors.UniqueViolation:
                 self._expects_conflicts = True
