@@ -19,7 +19,7 @@ _Pieces = list[str | pa.Array]
 def json_rows(batch: pa.RecordBatch, nulls: bool = False) -> pa.Array:
     """A binary array: each row of `batch` as one JSON object, fields in column order.
 
-    Takes columns of strings and floats, dictionary-encoded or not, integers, booleans and timestamps (UTC, written as
+    Takes columns of strings, dictionary-encoded or not, integers, booleans, floats and timestamps (UTC, written as
     ISO 8601).  Floats are written in their shortest form that reads back equal, and never like an integer.
 
     Args:
@@ -27,7 +27,9 @@ def json_rows(batch: pa.RecordBatch, nulls: bool = False) -> pa.Array:
       nulls: whether a null is written as such or left out, and with it NaN and Infinity, which JSON does not have.
     """
     pieces: _Pieces = []
-    floats = [name for name in batch.schema.names if pa.types.is_floating(_plain(batch[name]).type)]
+    floats = [
+        name for name, kind in zip(batch.schema.names, batch.schema.types, strict=True) if pa.types.is_floating(kind)
+    ]
     decimals = dict(zip(floats, _decimals([batch[name] for name in floats]), strict=True))
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         text = [decimals[name]] if name in decimals else _text(column)
@@ -78,24 +80,14 @@ def _decimals(columns: Sequence[pa.Array]) -> list[pa.Array]:
     """Floats as JSON numbers: one list is encoded and cut at its commas, since Arrow's own text of 285.0 is 285."""
     if not columns:
         return []
-    distinct = [_doubles(_plain(column)) for column in columns]
-    values = np.concatenate(distinct)
+    values = np.concatenate([_doubles(column) for column in columns])
     together = pa.array([msgspec.json.encode(values.tolist())[1:-1]]).cast(pa.string())
     text = pc.split_pattern(together, ",").values
     finite = np.isfinite(values)
     if not finite.all():
         text = pc.if_else(pa.array(finite), text, None)
-    ends = np.cumsum([len(part) for part in distinct])
-    parts = (text.slice(end - len(part), len(part)) for end, part in zip(ends.tolist(), distinct, strict=True))
-    return [
-        part.take(column.indices) if pa.types.is_dictionary(column.type) else part
-        for part, column in zip(parts, columns, strict=True)
-    ]
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """The column, or of a dictionary-encoded one its distinct values."""
-    return column.dictionary if pa.types.is_dictionary(column.type) else column
+    rows = len(columns[0])
+    return [text.slice(at * rows, rows) for at in range(len(columns))]
 
 
 def _doubles(column: pa.Array) -> NDArray[np.float64]:

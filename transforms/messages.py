@@ -14,7 +14,6 @@ _FIELDS = (
     *("symbol", "timestamp", "price", "volume", "bid", "ask", "bid_size", "ask_size", "sma_20", "sma_50", "rsi"),
     *("bollinger_upper", "bollinger_lower", "processed_at", "pipeline_version", "source", "seq", "late"),
 )
-_OF_BARS = {"sma_20", "sma_50", "rsi", "bollinger_upper", "bollinger_lower"}
 _DECIMALS = [field.name for field in ENRICHED if pa.types.is_floating(field.type)]
 
 
@@ -33,17 +32,6 @@ def processed_messages(ticks: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def _rounded(ticks: pa.RecordBatch) -> dict[str, pa.Array]:
-    """The prices and indicators as they are written; all at once, because a call costs more than a small batch.
-
-    The ticks of a symbol have the indicators of its last bar, so there are few distinct ones.
-    """
-    columns = [ticks[name].dictionary_encode() if name in _OF_BARS else ticks[name] for name in _DECIMALS]
-    distinct = [
-        column.dictionary if name in _OF_BARS else column for name, column in zip(_DECIMALS, columns, strict=True)
-    ]
-    values = rounded(np.concatenate([part.to_numpy(zero_copy_only=False) for part in distinct]))
-    written = map(pa.array, np.split(values, np.cumsum([len(part) for part in distinct])[:-1]))
-    return {
-        name: pa.DictionaryArray.from_arrays(column.indices, part) if name in _OF_BARS else part
-        for name, column, part in zip(_DECIMALS, columns, written, strict=True)
-    }
+    """The prices and indicators as they are written; all at once, because a call costs more than a small batch."""
+    values = rounded(np.concatenate([ticks[name].to_numpy(zero_copy_only=False) for name in _DECIMALS]))
+    return dict(zip(_DECIMALS, map(pa.array, np.split(values, len(_DECIMALS))), strict=True))

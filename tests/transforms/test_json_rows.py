@@ -73,11 +73,3 @@ def test_dictionary_encoded_strings_are_written_like_plain_ones(words: list[str 
     plain = pa.array(words, pa.string())
     encoded = json_rows(pa.record_batch({"word": plain.dictionary_encode()}))
     assert encoded.equals(json_rows(pa.record_batch({"word": plain})))
-
-
-@given(st.lists(st.none() | st.floats()), st.sampled_from([pa.float64(), pa.float32()]))
-def test_dictionary_encoded_floats_are_written_like_plain_ones(prices: list[float | None], kind: pa.DataType) -> None:
-    plain = pa.array(prices, pa.float64()).cast(kind, safe=False)
-    for nulls in (False, True):
-        encoded = json_rows(pa.record_batch({"price": plain.dictionary_encode(), "count": plain}), nulls)
-        assert encoded.equals(json_rows(pa.record_batch({"price": plain, "count": plain}), nulls))
