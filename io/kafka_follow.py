@@ -54,7 +54,7 @@ class Pace:
       interval_ms: how often partitions are polled, ms.
     """
 
-    max_records: int = 20_000
+    max_records: int = 10_000
     idle_ms: int = 5000
     interval_ms: int = 200
 

@@ -36,7 +36,7 @@ _PASSING = {  # codes that librdkafka itself recovers from
 _ASK_TIMEOUT = 1.0  # s: the questions are asked from within bundles
 BY_SYMBOL = "-by-symbol"
 """How the names of topics end whose records are copies of others' records and say of which (COPIES)."""
-BATCH_BYTES = 32 * 1024 * 1024  # about: what a batch is kept to
+BATCH_BYTES = 16 * 1024 * 1024  # about: what a batch is kept to
 _COMMIT_EVERY = 5.0  # s
 
 
