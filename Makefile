@@ -45,7 +45,7 @@ $(BENCH_READY): $(READY)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c infra/constraints.txt -e '.[bench]'
 	@touch $@
 
-# About 40 minutes; BENCH="--repetitions=1 --ticks=1000000 --rate=1250" for a first look.
+# About 40 minutes; BENCH="--repetitions=1 --ticks=1000000" for a first look.
 bench: $(BENCH_READY)
 	@$(BIN)/python -m tests.bench.kernel
 	@$(BIN)/python -m tests.bench.state

@@ -119,7 +119,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--outputs", choices=("bars", "all"), default="bars")
     parser.add_argument("--ticks", type=int, default=4_000_000)
-    parser.add_argument("--rate", type=int, default=5000, help="ticks a second of event time")
+    parser.add_argument("--rate", type=int, default=1250, help="ticks a second of event time (50 bars by default)")
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--symbols", type=int, default=500)
     parser.add_argument("--beam", nargs="*", default=[], help="more options of Beam, without their dashes")
