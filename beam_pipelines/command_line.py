@@ -88,12 +88,12 @@ def filled(text: str) -> str:
     return text
 
 
-def utc_day(text: str) -> datetime.date:
-    """The type of a flag that takes a day of UTC."""
+def utc_day(text: str, cure: str = "give one as 2026-11-20") -> datetime.date:
+    """The type of a flag that takes a day of UTC; `cure` is what it tells who gives something else."""
     try:
         return datetime.date.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day: give one as 2026-11-20") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: {cure}") from None
 
 
 def today() -> datetime.date:

@@ -129,7 +129,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     live = "the rows as the stream gave them: with its options, of all symbols, into its tables alone"
     flag("--as_live", action="store_true", help=live)
     start = "the day whose state the stream began with, its --start_state; for --as_live"
-    flag("--start_state", type=utc_day, help=start)
+    began = partial(utc_day, cure="give the one that the stream began with")
+    flag("--start_state", type=began, help=start)
     flag("--symbols", type=_symbols, help="only these, A,B,C (all); the day's closing state is then not written")
     flag("--topic", type=filled, help="whose ticks, where the lake has those of several")
     warm = "days of ticks to begin with where the day before left no closing state (%(default)s)"

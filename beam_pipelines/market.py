@@ -70,7 +70,7 @@ def _start(text: str) -> str:
 
 
 def _start_state(text: str) -> str:
-    return text if text == LATEST else str(utc_day(text))
+    return text if text == LATEST else str(utc_day(text, f"give one as 2024-01-31, or {LATEST}"))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -159,7 +159,7 @@ MARKET_VALUES = [  # arguments, and what the sentence must say of them
     ("--start=2025-02-30", "--start: position '2025-02-30' is not understood"),
     ("--start=1969-12-31T23:59:59.999Z", "is not within the years 1970 to 9999: correct it"),
     (f"--start={HUGE}", "is not within the years 1970 to 9999"),
-    ("--start_state=yesterday", "--start_state: 'yesterday' is no day: give one as 2026-11-20"),
+    ("--start_state=yesterday", "--start_state: 'yesterday' is no day: give one as 2024-01-31, or latest"),
     ("--start_state=2024-02-30", "--start_state: '2024-02-30' is no day"),
     ("--start_state=", "--start_state: '' is no day"),
     ("--start_state=2024-01-31", "has no such closing state (it holds none): choose a day that is there"),
@@ -262,7 +262,7 @@ DAILY = [
     ("--lake=x --start_state=2025-01-05", "--start_state is what the stream began with, for --as_live: leave it out"),
     (
         "--lake=x --as_live --start_state=latest",
-        "--start_state: 'latest' is no day: give one as 2026-11-20",
+        "--start_state: 'latest' is no day: give the one that the stream began",
     ),
     ("--lake=x --timescale_dsn=", "--timescale_dsn: is empty"),
     (f"--lake=x --timescale_dsn={DSN}", "cannot connect to database ticks on 127.0.0.1:1: Connection refused"),

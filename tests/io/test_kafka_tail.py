@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from beam_pipelines.io.kafka import KafkaConfig, KafkaReadError
-from beam_pipelines.io.kafka_tail import BATCH_BYTES, Tail, TailPool
+from beam_pipelines.io.kafka_tail import Tail, TailPool
 from beam_pipelines.transforms.batches import RAW, Span, span_of
 
 pytestmark = pytest.mark.servers
@@ -123,7 +123,7 @@ def test_a_megabyte_passes_and_bounds_the_batch(config, name, tail):
     time.sleep(1)
     batches = read_until(tail, 40)
     assert [value for batch in batches for value in batch["value"].to_pylist()] == values
-    assert max(batch.nbytes for batch in batches) < 2 * BATCH_BYTES
+    assert max(batch.nbytes for batch in batches) < 32 * 1024 * 1024
 
 
 def test_idleness_is_told_once_the_log_is_read_and_again_after_as_long(config, name, tail):
