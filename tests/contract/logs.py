@@ -1,6 +1,8 @@
 """Logs whose every byte, offset and timestamp is known, in topics."""
 
+import dataclasses
 import datetime
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -26,14 +28,14 @@ from .anything import ZOO, drawn
 PARTITIONS = 3
 SEMANTICS = Semantics(5_000, out_of_orderness_ms=1_000, allowed_lateness_ms=10_000, max_future_ms=10_000)
 MEANING = ["--bar_seconds=5", "--out_of_orderness_ms=1000", "--allowed_lateness_ms=10000", "--max_future_ms=10000"]
-DAYS = [datetime.date(2026, 10, 31), datetime.date(2026, 11, 1)]
-"""Of SESSION: between them a month ends, and on the second New York's clocks are set back."""
+DAYS = [datetime.date(2026, 10, 31), datetime.date(2026, 11, 1), datetime.date(2026, 11, 2)]
+"""Of the sessions: a month ends after the first, and on the second New York's clocks are set back."""
 SESSION = Session(
     seed=7,
     symbols=12,
     start_ms=midnight_of(DAYS[1]) - 800_000,
     duration_ms=1_600_000,
-    ticks=215_000,
+    ticks=185_000,
     disorder=0.1,
     late=0.01,
     too_late=0.003,
@@ -42,9 +44,12 @@ SESSION = Session(
     duplicate=0.02,
     tie=0.05,
 )
+NEXT_SESSION = dataclasses.replace(
+    SESSION, seed=9, start_ms=midnight_of(DAYS[2]) - 200_000, duration_ms=400_000, ticks=30_000
+)
 DAY_BEFORE = DAYS[0] - datetime.timedelta(days=1)
 SILENCES = [(b"NVDA", 200_000, 500_000), (None, 900_000, 960_000)]
-"""Who sends nothing, None for all, and from when to when after the session's start, ms."""
+"""Who sends nothing, None for all, and from when to when after the first session's start, ms."""
 
 
 Record = dict[str, Any]
@@ -80,10 +85,10 @@ def log_of(topic: str, batches: list[pa.RecordBatch]) -> Log:
 
 
 def session_log(topic: str) -> Log:
-    """SESSION, with bad records among its own."""
+    """Both sessions, with bad records among their own."""
     log_time = SESSION.start_ms
     bad: list[bytes | None] = [value for value in [*ZOO, *drawn(600)] if meaning(value, log_time, 0)[1]]
-    return log_of(topic, mixed(topic, SESSION, PARTITIONS, bad, SILENCES))
+    return log_of(topic, mixed(topic, [SESSION, NEXT_SESSION], PARTITIONS, bad, SILENCES))
 
 
 def closing_state() -> ClosingState:
@@ -99,18 +104,18 @@ def closing_state() -> ClosingState:
 
 def mixed(
     topic: str,
-    session: Session,
+    sessions: Sequence[Session],
     partitions: int,
     others: list[bytes | None],
     silences: Sequence[tuple[bytes | None, int, int]] = (),
 ) -> list[pa.RecordBatch]:
-    """The log of a session, with other values spread evenly among its records: a batch a partition."""
+    """The log of sessions in a row, with other values spread evenly among their records: a batch a partition."""
     records: list[list[tuple[int, bytes | None, bytes | None]]] = [[] for _ in range(partitions)]
-    for partition, batch in raw_batches(session, partitions):
+    for partition, batch in itertools.chain.from_iterable(raw_batches(session, partitions) for session in sessions):
         columns = (batch[name].to_pylist() for name in ("timestamp", "key", "value"))
         records[partition] += zip(*columns, strict=True)
     for who, since, until in silences:
-        quiet = range(session.start_ms + since, session.start_ms + until)
+        quiet = range(sessions[0].start_ms + since, sessions[0].start_ms + until)
         records = [[it for it in mine if it[0] not in quiet or who not in (None, it[1])] for mine in records]
     for number, value in enumerate(others):
         mine = records[number % partitions]

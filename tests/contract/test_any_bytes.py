@@ -23,7 +23,7 @@ SESSION = Session(seed=5, symbols=6, duration_ms=60_000, ticks=2_000)
 @pytest.fixture(scope="module")
 def log(kafka_server) -> Log:
     others = [*ZOO, *EXTREMES, *drawn(800)]
-    log = log_of("any-bytes-raw", mixed("any-bytes-raw", SESSION, 1, others))
+    log = log_of("any-bytes-raw", mixed("any-bytes-raw", [SESSION], 1, others))
     create_topic(kafka_server, log.topic, log.partitions)
     fill(kafka_server, log.topic, *log.cut(1))
     return log

@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 @pytest.fixture(scope="module")
 def keyed() -> Log:
-    return log_of(TOPIC, mixed(TOPIC, SESSION, PARTITIONS, ZOO))
+    return log_of(TOPIC, mixed(TOPIC, [SESSION], PARTITIONS, ZOO))
 
 
 @pytest.fixture(scope="module")
