@@ -70,7 +70,8 @@ class Kafka(Server):
 
     def _format(self, class_path: str, properties: str) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", properties]
+        # With "=", because one id in 64 begins with a hyphen.
+        tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", f"--cluster-id={cluster}", "-c", properties]
         command = [maven.java(), "-XX:TieredStopAtLevel=1", JVM[-1], "-cp", class_path, *tool]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:

@@ -3,17 +3,22 @@
 import os
 import pathlib
 import signal
+import uuid
 from collections.abc import Callable
 
 import confluent_kafka
 import psycopg
 import pyarrow.fs
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from beam_pipelines.runners.local import Stack
 from beam_pipelines.runners.servers.base import ServerError
+from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.runners.servers.s3 import S3
+
+from ..conftest import on_any_port, started
 
 pytestmark = pytest.mark.servers
 
@@ -37,6 +42,14 @@ def test_kafka_does_not_make_a_misspelt_topic(kafka_server: str) -> None:
     assert error is not None
     assert error.code() == confluent_kafka.KafkaError.UNKNOWN_TOPIC_OR_PART
     consumer.close()
+
+
+def test_kafka_starts_with_any_cluster_id(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(bytes=b"\xf8" * 16))  # begins with a hyphen in base 64
+    server = on_any_port(Kafka, tmp_path)
+    with started(server):
+        admin = AdminClient({"bootstrap.servers": server.address("kafka")})
+        assert admin.describe_cluster().result(30).cluster_id.startswith("-Pj4")
 
 
 def test_every_test_gets_an_empty_database(postgres_dsn: str) -> None:
