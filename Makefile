@@ -27,8 +27,9 @@ $(READY): setup.py infra/constraints.txt
 demo: $(READY)
 	@$(BIN)/python -m beam_pipelines.demo $(DEMO)
 
+# Two processes, each with servers of its own: tests mostly wait.
 test: $(READY)
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 PACKAGES := .packages/beam_pipelines
 lint: $(READY)

@@ -12,6 +12,7 @@ HERE = pathlib.Path(__file__).parent
 FOLDERS = ("transforms", "io", "runners", "sql")
 
 CORE = [
+    "ahocorasick-rs>=1,<2",  # all names of a ticker directory in one pass over a text
     "apache-beam==2.70.0",  # the newest whose Flink 1.19 and Spark 3 jars are both served; jars and SDK must match
     "crcmod>=1.7",  # Beam warns at every start when it is missing
     "confluent-kafka>=2.13,<3",  # librdkafka: the fastest Kafka client for Python; 2.13 brings typed admin results
@@ -19,6 +20,7 @@ CORE = [
     "numpy>=1.26,<3",  # 1.26: fast ufunc.at, which the bars' exact left folds rest on
     "psycopg[binary]>=3.2,<4",
     "psutil>=5.9",
+    "py3langid>=0.4,<0.5",  # the language of a text: 5 MB, numpy only; its tables are read as this version has them
     "pyarrow>=16,<19",  # Beam 2.70 allows up to 18
     "rich>=13",
 ]
@@ -33,10 +35,20 @@ EXTRAS = {
         "py-spy>=0.4",
         "py4j>=0.10.9",  # hands Flink SQL to Flink's own Java client
         "pyspark==3.5.0",  # the Spark that the daily batch runs on
+        "finvader>=1",
+        "vaderSentiment>=3.3",
+    ],
+    "onnx": [  # --sentiment_model=onnx:...
+        "onnxruntime>=1.20",
+        "tokenizers>=0.20",
     ],
     "gcp": ["apache-beam[gcp]==2.70.0"],
     "aws": ["apache-beam[aws]==2.70.0"],
     "dev": [
+        "onnx>=1.16",  # makes the small model that a test scores with
+        "onnxruntime>=1.20",
+        "tokenizers>=0.20",
+        "datasketch>=2,<3",  # the oracle for MinHash; too much for the package, because it needs SciPy
         "hypothesis>=6.100",
         "mypy>=1.13",
         "orjson>=3.10",  # this and polars: a test runs the scripts that the stream is measured beside
@@ -46,7 +58,10 @@ EXTRAS = {
         "pre-commit>=4",
         "pytest>=8",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.9",
+        "scikit-learn>=1.5",  # makes the sentiment model's weights
+        "selectolax>=1,<2",  # the oracle for plain text
         "setuptools>=70.1,<81",  # builds the wheel that a test installs; before 70.1 that takes a package more
         "TA-Lib>=0.6.5",  # the oracle for every indicator; wheels carry the C library since 0.6.5
         "types-psutil",
@@ -66,7 +81,8 @@ setup(
     + [f"beam_pipelines.{folder}" for folder in FOLDERS]
     + [f"beam_pipelines.{folder}.{inner}" for folder in FOLDERS for inner in find_packages(folder)],
     package_data={
-        "beam_pipelines": ["py.typed"],
+        "beam_pipelines": ["py.typed", "*.ndjson"],
+        "beam_pipelines.transforms": ["data/*"],
         "beam_pipelines.sql": ["*.sql", "timescale/*.sql"],
         "beam_pipelines.runners": ["poms/*.xml", "*.mjs"],
     },

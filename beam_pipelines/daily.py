@@ -19,7 +19,7 @@ from apache_beam.runners.runner import PipelineState
 from rich.console import Console
 from rich.progress import track
 
-from beam_pipelines import daily_market
+from beam_pipelines import daily_market, daily_news
 from beam_pipelines.command_line import filled, today, utc_day
 from beam_pipelines.errors import UsageError, run_main, telling_mistakes
 from beam_pipelines.io.lake import check_lake, has_day
@@ -67,8 +67,8 @@ class Dataset(Protocol):
         """What the flags say of one day."""
 
 
-DATASETS: tuple[Dataset, ...] = (daily_market,)
-"""What is computed, in this order."""
+DATASETS: tuple[Dataset, ...] = (daily_market, daily_news)
+"""What is computed, in this order, of what is in the lake."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -83,14 +83,15 @@ def main(argv: Sequence[str]) -> int:
     if dsn:
         check_timescale(dsn, [table for dataset in DATASETS for table in dataset.TABLES])
     lake, console = objects_in(options.lake), Console()
-    for dataset in DATASETS:
+    present = [dataset for dataset in DATASETS if any(has_day(lake, dataset.LAYOUT, day) for day in days)]
+    for dataset in present or DATASETS[:1]:
         remaining = _remaining(dataset, options, lake, days) if options.resume else days
         for day in track(remaining, dataset.LAYOUT.dataset, console=Console(stderr=True), disable=len(remaining) < 2):
             if len(days) > 1 and not has_day(lake, dataset.LAYOUT, day):
                 console.print(f"{day}: no {dataset.LAYOUT.dataset} in the lake")
                 continue
             counters, seconds = _run(dataset.day_of(options, lake, day), dsn, copy.deepcopy(beam_options))
-            console.print(daily_summary(counters, day, seconds))
+            console.print(daily_summary(dataset.LAYOUT.dataset, counters, day, seconds))
     return 0
 
 

@@ -115,8 +115,10 @@ def _close(market: Computed, day: Day, after: list[beam.PCollection]) -> None:
 
 
 def _write_processed(market: Computed, day: Day) -> list[beam.PCollection]:
-    bars = ProcessedFiles(day.read.objects, day.day, f"bars-{day.compute.semantics.bar_ms // 1000}s", "time")
-    summaries = ProcessedFiles(day.read.objects, day.day, "summaries", "day")
+    bars = ProcessedFiles(
+        day.read.objects, LAYOUT.dataset, day.day, f"bars-{day.compute.semantics.bar_ms // 1000}s", "time"
+    )
+    summaries = ProcessedFiles(day.read.objects, LAYOUT.dataset, day.day, "summaries", "day")
     return [
         market.bars | "ProcessedBars" >> WriteProcessed(bars),
         market.summaries | "ProcessedSummaries" >> WriteProcessed(summaries),

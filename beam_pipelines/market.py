@@ -11,45 +11,45 @@ Without a flag it is the embedded default: a simulated session on the DirectRunn
 
 import argparse
 import dataclasses
-import os
 import pathlib
-import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
-from rich.console import Console
 
 from beam_pipelines.command_line import WEEK_MS, filled, utc_day, whole
-from beam_pipelines.errors import UsageError, run_main, telling_mistakes
+from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import (
     KafkaConfig,
     Pace,
     ReadFromKafka,
     WriteToKafka,
-    check_kafka,
     follow_kafka,
-    parse_position,
 )
-from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteRefusedToLake, WriteToLake, check_lake
+from beam_pipelines.io.lake import WriteToLake
 from beam_pipelines.io.lake_objects import MARKET_DATA as MARKET_DATA_LAYOUT
-from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.lake_state import LATEST, StoredState, find_closing_state
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.repartition import CopyBySymbol, by_symbol, likeness_of
-from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale, check_timescale
+from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale
 from beam_pipelines.options import parse
-from beam_pipelines.runners.cluster import check_restored
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.sending import ensure_topic
 from beam_pipelines.simulate import Session, raw_batches
-from beam_pipelines.summary import counters_of, summary
+from beam_pipelines.stream import (
+    ReadBatches,
+    Sinks,
+    add_sink_flags,
+    add_topic_flags,
+    check_sinks,
+    run_to_end,
+    sinks_of,
+    write_dead_letters,
+)
 from beam_pipelines.tick_files import check_file, raw_batches_from_file
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.closing_state import ClosingState
-from beam_pipelines.transforms.dead_letters import to_messages
 from beam_pipelines.transforms.enrich import Enriched, EnrichTicks, Records
 from beam_pipelines.transforms.messages import processed_messages
 
@@ -59,14 +59,6 @@ Prior = StoredState[ClosingState] | None
 """What a log begins with."""
 
 PARTITIONS = 4  # of files and simulated sessions
-
-
-def _start(text: str) -> str:
-    try:
-        parse_position(text)
-    except UsageError as mistake:
-        raise argparse.ArgumentTypeError(str(mistake)) from None
-    return text
 
 
 def _start_state(text: str) -> str:
@@ -82,26 +74,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_source(flag: Callable[..., object]) -> None:
     flag("--input", type=filled, help="file of ticks: .csv .ndjson .parquet or a Lean .zip")
-    flag("--bootstrap_servers", type=filled, help="Kafka brokers, host:port[,host:port]")
-    flag("--kafka_config", type=filled, help="file of librdkafka settings (TLS, SASL, ...): JSON or name=value")
-    flag("--topic", type=filled, default="market-data-raw", help="topic of raw ticks (%(default)s)")
-    where = "earliest, latest, committed, a time, or offsets 0:12,1:34 (earliest, or where --start_state ends)"
-    flag("--start", type=_start, help=where)
+    add_topic_flags(flag, "market-data-raw", "ticks", "earliest, or where --start_state ends")
     state = "begin with the lake's closing state of a day, 2024-01-31 or latest: older ticks are counted, not used"
     flag("--start_state", type=_start_state, help=state)
     copy = "the topic is not keyed by symbol: copy it to TOPIC-by-symbol, and read that; with --bounded only read that"
     flag("--repartition", action="store_true", help=copy)
-    flag("--bounded", action="store_true", help="stop at the topic's present end")
     flag("--ticks", type=whole(1, 10**7), default=100_000, help="ticks of the simulated session (%(default)s)")
     flag("--seed", type=whole(0, 2**63 - 1), default=1, help="seed of the simulated session (%(default)s)")
 
 
 def _add_sinks(flag: Callable[..., object]) -> None:
-    topics = {"processed_topic": "market-data-processed", "dead_letter_topic": "dead-letters"}
-    flag("--processed_topic", type=filled, default=topics["processed_topic"], help="of enriched ticks (%(default)s)")
-    flag("--dead_letter_topic", type=filled, default=topics["dead_letter_topic"], help="of dead letters (%(default)s)")
-    flag("--timescale_dsn", type=filled, help="database; better in the environment as TIMESCALE_DSN")
-    flag("--lake", type=filled, help="s3://bucket/prefix or a folder (./lake if there is no other output)")
+    add_sink_flags(flag, "market-data-processed", "enriched ticks")
     slot = "log time in one object (300; 3600 if the input is no topic)"
     flag("--lake_slot_seconds", type=whole(1, 86_400), help=slot)
     flag("--lake_compression", default="snappy", choices=("snappy", "zstd"), help="(%(default)s)")
@@ -136,18 +119,6 @@ class Source(NamedTuple):
     copy: CopyBySymbol | None = None  # makes the log that is read
 
 
-class Sinks(NamedTuple):
-    """Where the outputs go; None: nowhere."""
-
-    kafka: KafkaConfig | None = None
-    processed_topic: str = ""
-    dead_letter_topic: str = ""
-    raw_topic: str = ""  # named in dead letters of rows that the database refuses
-    timescale_dsn: str | None = None
-    lake: str | None = None
-    lake_layout: Layout = MARKET_DATA_LAYOUT
-
-
 def build(
     pipeline: beam.Pipeline,
     source: Source,
@@ -160,26 +131,17 @@ def build(
         pipeline | "Repartition" >> source.copy
     enrich = EnrichTicks(semantics, source.records, prior.load if prior else None)
     market = pipeline | "Read" >> source.read | "Enrich" >> enrich
-    dead_letters = [market.dead_letters]
+    refused = []
     if sinks.timescale_dsn:
         ticks = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn, sinks.raw_topic)
         bars = market.bars | "WriteBars" >> WriteToTimescale(MARKET_BARS, sinks.timescale_dsn)
-        refused = (ticks, bars) | "Refused" >> beam.Flatten()
-        dead_letters.append(refused)
-        if sinks.lake:
-            refused | "KeepRefused" >> WriteRefusedToLake(sinks.lake)
+        refused = [ticks, bars]
     if sinks.kafka:
         messages = market.ticks | "AsMessages" >> beam.Map(processed_messages).with_output_types(pa.RecordBatch)
         messages | "Publish" >> WriteToKafka(sinks.processed_topic, sinks.kafka)
-        letters = (
-            dead_letters
-            | beam.Flatten()
-            | "AsLetters" >> beam.Map(to_messages, "market").with_output_types(pa.RecordBatch)
-        )
-        letters | "PublishDeadLetters" >> WriteToKafka(sinks.dead_letter_topic, sinks.kafka)
     if sinks.lake:
         market.valid | "WriteLake" >> WriteToLake(sinks.lake, sinks.lake_layout)
-        market.dead_letters | "KeepDeadLetters" >> WriteDeadLettersToLake(sinks.lake)
+    write_dead_letters(market.dead_letters, refused, sinks, "market")
     return market
 
 
@@ -214,31 +176,12 @@ def _start_after(prior: Prior, max_future_ms: int) -> str:
     return str(max(0, prior.until - max_future_ms)) if prior else "earliest"
 
 
-class ReadBatches(beam.PTransform):
-    """A bounded source of (partition, RAW) batches, made where the pipeline runs.
-
-    Args:
-      batches: gives them; their order does not matter.
-    """
-
-    def __init__(self, batches: Callable[[], object]) -> None:
-        super().__init__()
-        self._batches = batches
-
-    def expand(self, root: beam.Pipeline) -> beam.PCollection:
-        make = beam.FlatMap(lambda _, batches: batches(), self._batches)
-        return root | beam.Impulse() | "Make" >> make.with_output_types(tuple[int, pa.RecordBatch])
-
-
-def sinks_of(options: argparse.Namespace) -> Sinks:
+def market_sinks_of(options: argparse.Namespace) -> Sinks:
     """The sinks that the flags and the environment name."""
-    named = options.bootstrap_servers or options.kafka_config
-    kafka = KafkaConfig.load(options.bootstrap_servers, options.kafka_config) if named else None
-    dsn = options.timescale_dsn or os.environ.get("TIMESCALE_DSN")
-    lake = options.lake or (None if kafka else "./lake")  # without Kafka the lake is where dead letters go
-    seconds = options.lake_slot_seconds or (300 if kafka and not options.input else 3600)
-    layout = dataclasses.replace(MARKET_DATA_LAYOUT, slot_ms=seconds * 1000, compression=options.lake_compression)
-    return Sinks(kafka, options.processed_topic, options.dead_letter_topic, read_topic(options), dsn, lake, layout)
+    live = (options.bootstrap_servers or options.kafka_config) and not options.input
+    slot_ms = 1000 * (options.lake_slot_seconds or (300 if live else 3600))
+    layout = dataclasses.replace(MARKET_DATA_LAYOUT, slot_ms=slot_ms, compression=options.lake_compression)
+    return sinks_of(options, layout, read_topic(options))
 
 
 def prior_of(options: argparse.Namespace, sinks: Sinks) -> Prior:
@@ -264,53 +207,22 @@ def check(options: argparse.Namespace, sinks: Sinks) -> None:
         raise UsageError("--repartition is for a topic: name Kafka with --bootstrap_servers, and leave --input out")
     if options.input:
         check_file(options.input)
-    if sinks.kafka:
-        raw = [] if options.input else sorted({options.topic, read_topic(options)})
-        written = [sinks.processed_topic, sinks.dead_letter_topic]
-        topics = [*raw, *written]
-        if len(set(topics)) < len(topics):
-            raise UsageError(
-                f"--topic, --processed_topic and --dead_letter_topic must differ, not {', '.join(topics)}: "
-                "the stream would read what it writes"
-            )
-        check_kafka(sinks.kafka, *(raw[-1:] if options.bounded else raw[:1]), *written)  # a copy is yet to be made
-    if sinks.timescale_dsn:
-        check_timescale(sinks.timescale_dsn, [MARKET_DATA, MARKET_BARS])
-    if sinks.lake:
-        check_lake(sinks.lake)
+    raw = [] if options.input else [options.topic]
+    if options.repartition:
+        raw.insert(0 if options.bounded else 1, read_topic(options))  # not bounded, the copy is yet to be made
+    check_sinks(sinks, raw, [MARKET_DATA, MARKET_BARS])
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the pipeline to its end; an unbounded one until it is cancelled."""
     options, beam_options = parse(argv, add_flags, "beam_pipelines.market", str(__doc__).splitlines()[0])
-    semantics, sinks = semantics_of(options), sinks_of(options)
+    semantics, sinks = semantics_of(options), market_sinks_of(options)
     check(options, sinks)
     prior = prior_of(options, sinks)
-    began = time.monotonic()
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
     build(pipeline, source_of(options, sinks.kafka, prior), semantics, sinks, prior)
-    with telling_mistakes():
-        result = pipeline.run()
-        state, counters = _awaited(result), counters_of(result)
-    if counters:  # Flink keeps none of a job that was cancelled
-        Console().print(summary(counters, sinks.lake, time.monotonic() - began))
-    if state != "DONE":
-        print(f"the job ended as {state}", file=sys.stderr)
-    elif unbounded:
-        print("the job was stopped; with --savepoint_path it goes on from the savepoint that was taken then")
-    return 0 if state == "DONE" else 1
-
-
-def _awaited(result: beam.runners.runner.PipelineResult) -> str:
-    """The state in which the job ended; a failure is Beam's exception, with the worker's traceback."""
-    try:
-        return str(result.wait_until_finish())
-    except RuntimeError as failed:
-        check_restored(str(failed))
-        if "JobCancellationException" not in str(failed):
-            raise
-        return "CANCELLED"
+    return run_to_end(pipeline, "market", sinks, unbounded)
 
 
 if __name__ == "__main__":

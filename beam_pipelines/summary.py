@@ -1,4 +1,4 @@
-"""What a finished market job has done, by its counters, as a table."""
+"""What a finished job has done, by its counters, as a table."""
 
 import datetime
 from collections import Counter
@@ -9,16 +9,28 @@ from rich.table import Table
 
 __all__ = ["counters_of", "daily_summary", "summary"]
 
-_MARKET = {
-    "records": "records read",
-    "ticks": "enriched ticks",
-    "late": "  of them late",
-    "duplicates": "duplicates, dropped",
-    "repeated_copies": "copies written again, dropped",
-    "before_begin": "ticks of days closed before, dropped",
-    "bars": "bars, revisions included",
+_STREAMS = {
+    "market": {
+        "records": "records read",
+        "ticks": "enriched ticks",
+        "late": "  of them late",
+        "duplicates": "duplicates, dropped",
+        "repeated_copies": "copies written again, dropped",
+        "before_begin": "ticks of days closed before, dropped",
+        "bars": "bars, revisions included",
+    },
+    "news": {
+        "records": "records read",
+        "articles": "articles",
+        "unread": "  of them in languages that the model does not read",
+        "too_old_for_windows": "  too old for windows, by symbol",
+    },
 }
-_LAKE = {"market_data_objects": "lake files of ticks", "dead_letter_objects": "lake files of dead letters"}
+_LAKE = {
+    "market_data_objects": "lake files of ticks",
+    "news_objects": "lake files of articles",
+    "dead_letter_objects": "lake files of dead letters",
+}
 
 
 def counters_of(result: beam.runners.runner.PipelineResult) -> Counter[tuple[str, str]]:
@@ -29,19 +41,20 @@ def counters_of(result: beam.runners.runner.PipelineResult) -> Counter[tuple[str
     return counters
 
 
-def summary(counters: Counter[tuple[str, str]], lake: str | None, seconds: float) -> Table:
+def summary(stream: str, counters: Counter[tuple[str, str]], lake: str | None, seconds: float) -> Table:
     """A table for people: what came in, what came out, and where it is.
 
     Args:
+      stream: market or news.
       counters: as `counters_of` gives them.
       lake: where the lake is, if there is one.
       seconds: how long the job took, s.
     """
-    table = Table(title=f"market stream, {seconds:.1f} s", show_header=False)
+    table = Table(title=f"{stream} stream, {seconds:.1f} s", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
-    for name, label in _MARKET.items():
-        table.add_row(label, f"{counters['market', name]:,}")
+    for name, label in _STREAMS[stream].items():
+        table.add_row(label, f"{counters[stream, name]:,}")
     reasons = {name: count for (namespace, name), count in counters.items() if namespace == "dead_letters"}
     table.add_row("dead letters", f"{sum(reasons.values()):,}")
     for reason, count in sorted(reasons.items()):
@@ -62,24 +75,26 @@ def _written(counters: Counter[tuple[str, str]], lake: str | None) -> dict[str, 
             written[f"messages into {name.removeprefix(sent)}"] = count
         elif where == "timescale" and name.endswith("_rows"):
             written[f"rows into {name.removesuffix('_rows')}"] = count
-    files = {label: counters["lake", name] for name, label in _LAKE.items()} if lake else {}
+    files = {label: counters["lake", name] for name, label in _LAKE.items() if counters["lake", name]} if lake else {}
     return written | files
 
 
 _DAILY = {
-    "ticks": "ticks",
-    "bars": "bars",
+    "market-data": {"ticks": "ticks", "bars": "bars"},
+    "news": {"articles": "articles, all versions"},
+}
+_REPLACED = {
     "rows_removed": "rows removed from tables",
     "rows_changed": "rows changed in tables, new ones included",
 }
 
 
-def daily_summary(counters: Counter[tuple[str, str]], day: datetime.date, seconds: float) -> Table:
-    """A table for people: what a day's batch has done, in so many seconds."""
-    table = Table(title=f"daily batch of {day}, {seconds:.1f} s", show_header=False)
+def daily_summary(dataset: str, counters: Counter[tuple[str, str]], day: datetime.date, seconds: float) -> Table:
+    """A table for people: what a day's batch has done of a dataset, in so many seconds."""
+    table = Table(title=f"daily batch of {dataset} of {day}, {seconds:.1f} s", show_header=False)
     table.add_column(justify="left")
     table.add_column(justify="right")
-    for name, label in _DAILY.items():
+    for name, label in (_DAILY[dataset] | _REPLACED).items():
         table.add_row(label, f"{counters['daily', name]:,}")
     if counters["lake", "bad_files"]:
         table.add_row("files in the lake passed over", f"{counters['lake', 'bad_files']:,}")

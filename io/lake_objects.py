@@ -1,4 +1,4 @@
-"""What lies in the lake and where: bounds, names and content of its parquet objects, from the log alone.
+"""What lies in the lake and where: bounds, names and content of its objects, from the log alone.
 
     market-data/year=2024/month=01/day=02/hour=14/p00003-20240102T140500Z-000000000012-market-data-raw.parquet
     market-data/year=2024/month=01/day=02/hour=14/p00003-20240102T140000Z-000000000011-market-data-raw~b1946ac9.parquet
@@ -25,13 +25,17 @@ from apache_beam.metrics import Metrics
 from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
+from beam_pipelines.io.lake_json import as_json_lines, read_json_lines
 from beam_pipelines.io.objects import Objects
+from beam_pipelines.transforms.articles import ARTICLES
 from beam_pipelines.transforms.batches import DEAD_LETTERS, TICKS, Span, span_of
 
 __all__ = [
     "DEAD_LETTER_DATA",
+    "JSON_LINES",
     "MARKET_DATA",
     "NEVER",
+    "NEWS_DATA",
     "ROW_GROUP",
     "Group",
     "Layout",
@@ -49,6 +53,7 @@ ROW_GROUP = 131_072
 """Rows that query engines read in parallel."""
 _ASCENDING = {"timestamp", "time", "log_time", "seq", "offset"}
 """Columns whose values nearly all differ, and little from the one before: as differences, objects are half as large."""
+PARQUET, JSON_LINES = "parquet", "json.gz"
 _HOUR_MS = 3_600_000
 _SPREAD = 618_034  # the golden ratio, in millionths: its multiples fill a range evenly, however many there are
 NEVER = -(2**63)
@@ -70,7 +75,8 @@ class Layout:
       block: number of offsets after which a new object begins, however long the slot: a bound for memory, since an
         object is made whole.
       gapless: whether each batch must begin at the offset where the one before it ended.
-      compression: snappy or zstd.
+      compression: of parquet, snappy or zstd.
+      suffix: of names, which says what the objects are: parquet, or gzipped lines of JSON.
     """
 
     dataset: str
@@ -82,6 +88,7 @@ class Layout:
     block: int
     gapless: bool
     compression: str = "snappy"
+    suffix: str = PARQUET
 
     def __post_init__(self) -> None:
         if self.slot_ms < 1000 or self.slot_ms % 1000:
@@ -93,6 +100,16 @@ class Layout:
     def folder_ms(self) -> int:
         """How much event time a folder holds, ms."""
         return _HOUR_MS if self.hourly else 24 * _HOUR_MS
+
+    @property
+    def stored(self) -> pa.Schema:
+        """Columns as the files have them: times as timestamps, plain strings (dictionaries depend on batching)."""
+        return pa.schema([pa.field(it.name, self._stored_type(it), it.nullable) for it in self.schema])
+
+    def _stored_type(self, field: pa.Field) -> pa.DataType:
+        if field.name in self.times:
+            return pa.timestamp("ms", "UTC")
+        return field.type.value_type if pa.types.is_dictionary(field.type) else field.type
 
     def slot_of(self, partition: int, log_time: _Times) -> _Times:
         """Number of the slot of each log time, ms."""
@@ -114,6 +131,11 @@ class Layout:
 
 MARKET_DATA = Layout("market-data", TICKS, ("timestamp", "log_time"), "log_time", True, 300_000, 250_000, gapless=True)
 """Every valid tick of the raw topic, late and repeated ones too."""
+
+NEWS_DATA = Layout(
+    "news", ARTICLES, ("published_at", "log_time"), "log_time", False, 3_600_000, 5_000, gapless=True, suffix=JSON_LINES
+)
+"""Every valid article of the raw topic, all versions, in folders by the day on which they were published."""
 
 DEAD_LETTER_DATA = Layout(
     "dead-letter", DEAD_LETTERS, ("timestamp",), "timestamp", False, 300_000, 100_000, gapless=False
@@ -211,7 +233,7 @@ def write_objects(
     for folder, part in _by_folder(layout, rows):
         path = f"{layout.dataset}/{folder}/{_name(layout, group, span.topic, span.partition)}"
         merged = _with_others(objects, path, part, layout, position).replace_schema_metadata(marks)
-        content = as_parquet([merged.combine_chunks()], layout.compression)
+        content = _encoded(layout, merged.combine_chunks())
         objects.write(path, content)
         Metrics.counter("lake", f"{layout.dataset.replace('-', '_')}_objects").inc()
         yield Written(path, len(merged), content.size, final)
@@ -228,15 +250,13 @@ def write_refused(objects: Objects, rows: pa.RecordBatch) -> Iterator[Written]:
 
 
 def as_stored(layout: Layout, batch: pa.RecordBatch) -> pa.Table:
-    """Columns as the files have them: times as timestamps, plain strings (a batch's dictionary depends on batching)."""
-    columns = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if name in layout.times:
-            columns[name] = column.cast(pa.timestamp("ms", "UTC"))
-        else:
-            columns[name] = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-    fields = [pa.field(name, column.type, layout.schema.field(name).nullable) for name, column in columns.items()]
-    return pa.table(list(columns.values()), pa.schema(fields))
+    """A batch's columns as the files have them."""
+    stored = pa.schema([layout.stored.field(name) for name in batch.schema.names])
+    return pa.table([_as(column, field.type) for column, field in zip(batch.columns, stored, strict=True)], stored)
+
+
+def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column.cast(kind)
 
 
 def _by_folder(layout: Layout, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -261,7 +281,7 @@ def _name(layout: Layout, group: Group, topic: str, partition: int) -> str:
     """Name of an object within its folder.  The topic keeps two topics in one lake from overwriting each other."""
     start = np.datetime_as_string(np.datetime64(layout.start_of(partition, group.slot), "ms"), unit="s")
     compact = re.sub("[-:]", "", start)
-    return f"p{partition:05d}-{compact}Z-{group.block:012d}-{re.sub('[^A-Za-z0-9._-]', '_', topic)}.parquet"
+    return f"p{partition:05d}-{compact}Z-{group.block:012d}-{re.sub('[^A-Za-z0-9._-]', '_', topic)}.{layout.suffix}"
 
 
 def _with_others(objects: Objects, path: str, rows: pa.Table, layout: Layout, position: Position) -> pa.Table:
@@ -271,20 +291,29 @@ def _with_others(objects: Objects, path: str, rows: pa.Table, layout: Layout, po
     """
     try:
         with objects.open(path) as opened:
-            earlier = pq.ParquetFile(opened)
-            if _within(earlier.metadata, position):
-                return rows
-            slot_ms = int(earlier.metadata.metadata[b"slot_ms"])
-            others = earlier.read().cast(rows.schema)
-    except (FileNotFoundError, pa.ArrowInvalid):  # an object that is not parquet has no rows to keep
+            others = _earlier(opened, path, layout, position)
+    except (FileNotFoundError, pa.ArrowInvalid):  # an object that is damaged has no rows to keep
         return rows
+    if others is None:
+        return rows
+    others, offsets = others.cast(rows.schema), _numbers(others, "offset")
+    return pa.concat_tables([others.filter(offsets < position.begin), rows, others.filter(offsets >= position.next)])
+
+
+def _earlier(opened: pa.NativeFile, path: str, layout: Layout, position: Position) -> pa.Table | None:
+    """The rows of an earlier object; None: all of them lie where `position` has read."""
+    if layout.suffix == JSON_LINES:
+        return read_json_lines(opened.read(), layout.stored)
+    earlier = pq.ParquetFile(opened)
+    if _within(earlier.metadata, position):
+        return None
+    slot_ms = int(earlier.metadata.metadata[b"slot_ms"])
     if slot_ms != layout.slot_ms:
         raise UsageError(
             f"lake object {path} was written with slot_ms={slot_ms} and would lose rows with {layout.slot_ms}: "
             "keep the slot of a lake, or write to a new one"
         )
-    offsets = _numbers(others, "offset")
-    return pa.concat_tables([others.filter(offsets < position.begin), rows, others.filter(offsets >= position.next)])
+    return earlier.read()
 
 
 def _within(metadata: pq.FileMetaData, position: Position) -> bool:
@@ -292,6 +321,10 @@ def _within(metadata: pq.FileMetaData, position: Position) -> bool:
     column = metadata.schema.names.index("offset")
     bounds = [metadata.row_group(i).column(column).statistics for i in range(metadata.num_row_groups)]
     return all(position.begin <= bound.min and bound.max < position.next for bound in bounds)
+
+
+def _encoded(layout: Layout, rows: pa.Table) -> pa.Buffer:
+    return as_json_lines(rows) if layout.suffix == JSON_LINES else as_parquet([rows], layout.compression)
 
 
 def as_parquet(tables: Iterable[pa.Table], compression: str, order: tuple[str, ...] = ()) -> pa.Buffer:

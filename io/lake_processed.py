@@ -1,7 +1,9 @@
-"""The processed lake: a day's bars and summaries, sorted by symbol and time, in files of a size that engines like.
+"""The processed lake: a day's bars, summaries and windows of news, sorted by symbol and time, in files of a size that
+engines like.
 
     processed/market-data/date=2024-01-02/bars-60s-00000-of-00003.parquet
     processed/market-data/date=2024-01-02/summaries-00000-of-00001.parquet
+    processed/news/date=2024-01-02/windows-00000-of-00001.parquet
 
 The files of a kind hold symbols one after the other, so that a symbol is in one file; each is put whole.
 """
@@ -35,19 +37,21 @@ class ProcessedFiles:
 
     Attributes:
       objects: the lake.
+      dataset: that they are made of.
       day: of the rows.
       name: of the kind.
       time: column of event time, ms; the rows are sorted by symbol and it.
     """
 
     objects: Objects
+    dataset: str
     day: datetime.date
     name: str
     time: str
 
     def folder(self) -> str:
         """Of the day, under the root."""
-        return f"processed/market-data/date={self.day}"
+        return f"processed/{self.dataset}/date={self.day}"
 
     def write(self, number: int, files: int, batches: list[pa.RecordBatch]) -> Written:
         """Puts one file in the place of an earlier one."""

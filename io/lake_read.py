@@ -21,7 +21,8 @@ from apache_beam.metrics import Metrics
 from pyarrow import fs
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.io.lake_objects import NEVER, Layout
+from beam_pipelines.io.lake_json import read_json_lines
+from beam_pipelines.io.lake_objects import JSON_LINES, NEVER, Layout
 from beam_pipelines.io.objects import Objects
 from beam_pipelines.transforms.batches import Span, joined, with_span
 from beam_pipelines.transforms.closing_state import DAY_MS, midnight_of
@@ -41,7 +42,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 
 _NAME = re.compile(
-    r"p(?P<partition>\d{5,})-(?P<slot>\d{8}T\d{6}Z)-(?P<block>\d{12,})-(?P<log>[^/~]+)(?P<digest>~[0-9a-f]+)?\.parquet"
+    r"p(?P<partition>\d{5,})-(?P<slot>\d{8}T\d{6}Z)-(?P<block>\d{12,})-(?P<log>[^/~]+)(?P<digest>~[0-9a-f]+)?\.(?P<suffix>parquet|json\.gz)"
 )
 _FOLDER = re.compile(r"year=(\d{4})/month=(\d\d)/day=(\d\d)(?:/hour=(\d\d))?")
 _FOLDERS = re.compile(r"year=\d{4}(?:/month=\d\d)?(?:/day=\d\d)?")
@@ -325,8 +326,8 @@ def _named(layout: Layout, path: str) -> StoredObject:
     named, dated = _NAME.fullmatch(name), _FOLDER.match(folder)
     year, month, day, hour = dated.groups() if dated else ("1970", "01", "01", None)
     begin = np.datetime64(f"{year}-{month}-{day}T{hour or '00'}", "ms").astype(np.int64)
-    belongs = named is not None and dated is not None and dated.end() == len(folder) and layout.hourly == bool(hour)
-    if named is None or not belongs:
+    belongs = dated is not None and dated.end() == len(folder) and layout.hourly == bool(hour)
+    if named is None or named["suffix"] != layout.suffix or not belongs:
         return StoredObject(path, -1, int(begin))
     partition, block = int(named["partition"]), int(named["block"])
     return StoredObject(path, partition, int(begin), named["slot"], block, named["log"], bool(named["digest"]))
@@ -346,33 +347,34 @@ def _read_object(objects: Objects, layout: Layout, stored: StoredObject) -> pa.R
         with objects.open(stored.path) as opened:
             if not opened.size():
                 raise BadFileError(f"{name} is empty")
-            table = pq.ParquetFile(opened).read()
+            table = _decoded(layout, opened)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         if isinstance(error, FileNotFoundError) or "AWS Error" in str(error):
             raise
         why = str(error).splitlines()[0][:200]
-        raise BadFileError(f"{name} is damaged, or no parquet file ({why})") from None
+        raise BadFileError(f"{name} is damaged, or no {layout.suffix} file ({why})") from None
     return _restored(layout, table, name)
+
+
+def _decoded(layout: Layout, opened: pa.NativeFile) -> pa.Table:
+    if layout.suffix == JSON_LINES:
+        return read_json_lines(opened.read(), layout.stored)
+    return pq.ParquetFile(opened).read()
 
 
 def _restored(layout: Layout, table: pa.Table, name: str) -> pa.RecordBatch:
     """The columns of a file as batches have them: see `lake_objects`, which stores them."""
     columns = []
-    for field in layout.schema:
+    for field, stored in zip(layout.schema, layout.stored, strict=True):
         if field.name not in table.schema.names:
             raise BadFileError(f"{name} has no column {field.name}, perhaps an older version wrote it")
         column = table[field.name].combine_chunks()
-        stored = pa.timestamp("ms", "UTC") if field.name in layout.times else _plain(field.type)
-        if column.type != stored:
-            raise BadFileError(f"{name} has a column {field.name} of {column.type}, not of {stored}")
+        if column.type != stored.type:
+            raise BadFileError(f"{name} has a column {field.name} of {column.type}, not of {stored.type}")
         if column.null_count and not field.nullable:
             raise BadFileError(f"{name} has rows without {field.name}")
         columns.append(column.dictionary_encode() if pa.types.is_dictionary(field.type) else column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=layout.schema)
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 beam.coders.registry.register_coder(StoredObject, beam.coders.RowCoder)

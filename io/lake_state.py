@@ -2,6 +2,7 @@
 
     state/date=2024-01-02/closing-60s.parquet   of all symbols, as the day's ticks give it
     state/date=2024-01-02/live-60s.parquet      of all partitions, as the stream had it before the day after
+    state/date=2024-01-02/news-done.json        of a dataset that has none: only that the day is done
 
 One object a day and length of bars, written whole; the day is that of UTC.
 """
@@ -34,7 +35,9 @@ __all__ = [
     "closing_state_of",
     "find_closing_state",
     "has_state",
+    "is_marked",
     "live_state_of",
+    "mark_done",
     "merged_closing",
     "merged_live",
     "write_closing_state",
@@ -173,9 +176,26 @@ _RESUME = "start the job again, from its last checkpoint or afresh"
 
 def has_state(objects: Objects, day: datetime.date, bar_ms: int, live: bool) -> bool:
     """Whether a day's batch, or that of what the stream had, was done to its end."""
+    return _exists(objects, _path(day, bar_ms, live))
+
+
+def mark_done(objects: Objects, day: datetime.date, dataset: str) -> None:
+    """Notes that a day's batch was done to its end, for a dataset whose days leave no state."""
+    objects.write(_mark(day, dataset), pa.py_buffer(b"{}"))
+
+
+def is_marked(objects: Objects, day: datetime.date, dataset: str) -> bool:
+    """Whether `mark_done` was told so."""
+    return _exists(objects, _mark(day, dataset))
+
+
+def _mark(day: datetime.date, dataset: str) -> str:
+    return f"{_DATASET}/date={day}/{dataset}-done.json"
+
+
+def _exists(objects: Objects, path: str) -> bool:
     files, root = objects.tree()
-    found = files.get_file_info(f"{root}/{_path(day, bar_ms, live)}")
-    return bool(found.type is fs.FileType.File)
+    return bool(files.get_file_info(f"{root}/{path}").type is fs.FileType.File)
 
 
 def closing_state_of(objects: Objects, day: datetime.date, bar_ms: int) -> StoredState[ClosingState] | None:

@@ -117,7 +117,7 @@ class Bucket:
         An upload becomes visible when it is completed, and only if every part of it arrived.  The content is one
         buffer and not a stream, because a stream that is left by an exception completes what it has.
         """
-        with _s3(self.endpoint, self.region, _ATTEMPTS).open_output_stream(self._key(name)) as upload:
+        with _s3(self.endpoint, self.region, _ATTEMPTS).open_output_stream(self._key(name), compression=None) as upload:
             upload.write(content)
 
     def open(self, name: str) -> Any:

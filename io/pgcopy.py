@@ -1,10 +1,12 @@
-"""PostgreSQL's binary COPY format out of Arrow arrays, without a Python loop over rows.
+"""PostgreSQL's binary COPY format out of Arrow arrays, without a Python loop over rows, but for arrays and UUIDs.
 
 Against CSV, made with pyarrow, it costs a quarter of the client's time and spares the server the parsing of dates and
 numbers.  https://www.postgresql.org/docs/current/sql-copy.html#SQL-COPY-BINARY-FORMAT
 """
 
-from collections.abc import Iterator, Sequence
+import struct
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,21 +20,20 @@ __all__ = ["TYPES", "binary_copy", "numeric"]
 
 _Array = npt.NDArray[Any]
 
+_NULL = b"\xff\xff\xff\xff"
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
 _TRAILER = b"\xff\xff"
-_TEXT = "text"
 _NUMERIC = np.dtype([("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", 5)])
+_NUMERICS = ("numeric(5,4)", "numeric(20,8)")  # sent with 8 decimals, which the server rounds to its own
 _LAYOUTS = {
     "bigint": np.dtype(">i8"),
     "boolean": np.dtype("u1"),
     "double precision": np.dtype(">f8"),
     "integer": np.dtype(">i4"),
-    "numeric(20,8)": _NUMERIC,
+    **dict.fromkeys(_NUMERICS, _NUMERIC),
     "timestamp with time zone": np.dtype(">i8"),
 }
-TYPES = frozenset([*_LAYOUTS, _TEXT])
-"""The column types that can be written, as PostgreSQL's format_type() spells them."""
-
+_TEXT_OID, _DOUBLE_OID = 25, 701
 _EPOCH_MS = 946_684_800_000  # 2000-01-01, where PostgreSQL counts from
 _FIRST_MS, _END_MS = -210_866_803_200_000, 9_224_318_016_000_000  # what a timestamptz holds: [4714-11-24 BC, 294277 AD)
 _NUMERIC_END = 1e12  # numeric(20,8) holds less
@@ -58,13 +59,14 @@ def binary_copy(columns: Sequence[tuple[str, pa.Array]]) -> tuple[list[int], Ite
     Returns:
       The order in which the columns are sent, as positions in `columns` (fixed width first), and the bytes in pieces.
     """
-    texts = [position for position, (kind, _) in enumerate(columns) if kind == _TEXT]
-    fixed = [position for position, (kind, _) in enumerate(columns) if kind != _TEXT]
+    varying = [position for position, (kind, _) in enumerate(columns) if kind in _CONTENTS]
+    fixed = [position for position, (kind, _) in enumerate(columns) if kind not in _CONTENTS]
     pieces = [_fixed_run([_field(*columns[position]) for position in fixed], len(columns), len(columns[0][1]))]
-    for position in texts:
-        pieces += _text_pieces(columns[position][1])
+    for position in varying:
+        kind, values = columns[position]
+        pieces += _varying_pieces(_CONTENTS[kind](values))
     rows = pc.binary_join_element_wise(*pieces, b"")
-    return fixed + texts, iter((_HEADER, _bytes_of(rows), _TRAILER))
+    return fixed + varying, iter((_HEADER, _bytes_of(rows), _TRAILER))
 
 
 def _bytes_of(rows: pa.BinaryArray) -> memoryview:
@@ -72,10 +74,50 @@ def _bytes_of(rows: pa.BinaryArray) -> memoryview:
     return memoryview(rows.buffers()[2] or b"")[offsets[0] : offsets[-1]]
 
 
-def _text_pieces(texts: pa.StringArray) -> tuple[pa.Array, pa.Array]:
-    content = texts.fill_null("").cast(pa.binary())
-    lengths = np.where(texts.is_null(), -1, pc.binary_length(content)).astype(">i4")
-    return _binary(lengths), content
+def _varying_pieces(contents: pa.BinaryArray) -> tuple[pa.Array, pa.Array]:
+    """Values of any length, each behind it."""
+    present = contents.fill_null(b"")
+    lengths = np.where(contents.is_null(), -1, pc.binary_length(present)).astype(">i4")
+    return _binary(lengths), present
+
+
+def _texts(texts: pa.StringArray) -> pa.BinaryArray:
+    return texts.cast(pa.binary())
+
+
+def _uuids(texts: pa.StringArray) -> pa.BinaryArray:
+    return pa.array([None if text is None else uuid.UUID(text).bytes for text in texts.to_pylist()], pa.binary())
+
+
+def _text_arrays(lists: pa.ListArray) -> pa.BinaryArray:
+    return _arrays(lists, _TEXT_OID, str.encode)
+
+
+def _double_arrays(lists: pa.ListArray) -> pa.BinaryArray:
+    return _arrays(lists, _DOUBLE_OID, struct.Struct(">d").pack)
+
+
+def _arrays(lists: pa.ListArray, oid: int, encode: Callable[[Any], bytes]) -> pa.BinaryArray:
+    return pa.array([None if it is None else _array(it, oid, encode) for it in lists.to_pylist()], pa.binary())
+
+
+def _array(values: list[Any], oid: int, encode: Callable[[Any], bytes]) -> bytes:
+    """An array of one dimension, some of whose values may be null: see array_recv in PostgreSQL's arrayfuncs.c."""
+    if not values:
+        return struct.pack(">iii", 0, 0, oid)
+    contents = [None if value is None else encode(value) for value in values]
+    elements = (_NULL if it is None else struct.pack(">i", len(it)) + it for it in contents)
+    return struct.pack(">iiiii", 1, None in contents, oid, len(values), 1) + b"".join(elements)
+
+
+_CONTENTS: dict[str, Callable[[pa.Array], pa.BinaryArray]] = {
+    "double precision[]": _double_arrays,
+    "text": _texts,
+    "text[]": _text_arrays,
+    "uuid": _uuids,
+}
+TYPES = frozenset([*_LAYOUTS, *_CONTENTS])
+"""The column types that can be written, as PostgreSQL's format_type() spells them."""
 
 
 def _binary(rows: _Array) -> pa.Array:
@@ -120,10 +162,10 @@ def _field(kind: str, array: pa.Array) -> _Field:
     values = (array.fill_null(False if pa.types.is_boolean(array.type) else 0) if array.null_count else array).to_numpy(
         zero_copy_only=False
     )
-    if kind in {"numeric(20,8)", "double precision"}:
+    if kind == "double precision" or kind in _NUMERICS:
         infinite = ~np.isfinite(values)
         null, values = null | infinite, np.where(infinite, 0.0, values) if infinite.any() else values
-    if kind == "numeric(20,8)":
+    if kind in _NUMERICS:
         return _Field(numeric(values), null)
     if kind == "timestamp with time zone":
         return _Field(_timestamps(values), null)

@@ -20,10 +20,10 @@ from psycopg import sql
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.postgres import Dsn, describe, is_transient
-from beam_pipelines.io.tables import DAILY_SUMMARY, MARKET_BARS, MARKET_DATA, Table
+from beam_pipelines.io.tables import DAILY_SUMMARY, MARKET_BARS, MARKET_DATA, NEWS_SENTIMENT, NEWS_WINDOWS, Table
 from beam_pipelines.io.timescale import WriteToTimescale
 
-__all__ = ["MARKET_TABLES", "STREAM_TABLES", "ReplaceRows", "ReplacedRows", "Replacement", "new_run"]
+__all__ = ["MARKET_TABLES", "NEWS_TABLES", "STREAM_TABLES", "ReplaceRows", "ReplacedRows", "Replacement", "new_run"]
 
 _ATTEMPTS, _PAUSE_S = 5, 2.0  # of a transaction that may meet the stream's in a deadlock
 _LEFT = "SELECT relname, (regexp_match(relname, %s))[1] FROM pg_class WHERE pg_table_is_visible(oid) AND relkind = 'r'"
@@ -46,16 +46,14 @@ class Replaced(NamedTuple):
     goes: sql.SQL
 
 
+# Not if it is of a record beyond those that the new rows are made of.
+_READ = sql.SQL(
+    'NOT EXISTS (SELECT FROM (SELECT partition, max("offset") AS last FROM {new} GROUP BY partition) AS read '
+    'WHERE read.partition = old.partition AND read.last < old."offset")'
+)
+
 STREAM_TABLES = (
-    Replaced(
-        MARKET_DATA,
-        "time",
-        # Not if it is of a record beyond those that the new rows are made of.
-        sql.SQL(
-            'NOT EXISTS (SELECT FROM (SELECT partition, max("offset") AS last FROM {new} GROUP BY partition) AS read '
-            'WHERE read.partition = old.partition AND read.last < old."offset")'
-        ),
-    ),
+    Replaced(MARKET_DATA, "time", _READ),
     Replaced(
         MARKET_BARS,
         "time",
@@ -72,6 +70,17 @@ STREAM_TABLES = (
 MARKET_TABLES = (*STREAM_TABLES, Replaced(DAILY_SUMMARY, "day", sql.SQL("true")))
 """All tables of the market."""
 
+NEWS_TABLES = (
+    Replaced(NEWS_SENTIMENT, "time", _READ),
+    Replaced(
+        NEWS_WINDOWS,
+        "time",
+        # Not if there is an article in it that became known after those that the new rows are made of.
+        sql.SQL("old.newest_at <= COALESCE((SELECT max(newest_at) FROM {new}), 'infinity')"),
+    ),
+)
+"""All tables of the news."""
+
 
 def new_run(day: datetime.date) -> str:
     """A name for a run over a day: with the time, in hexadecimal, by which its tables can be swept."""
@@ -87,7 +96,7 @@ class Replacement:
       run: of one run alone, as `new_run` gives it; names its tables.
       begin: of the rows' time, ms.
       end: of the rows' time, ms; the first that stays.
-      bar_seconds: length of the bars.
+      bar_seconds: length of the market's bars.
       symbols: whose rows; None: all.
       tables: which.
     """
@@ -96,7 +105,7 @@ class Replacement:
     run: str
     begin: int
     end: int
-    bar_seconds: int
+    bar_seconds: int = 0
     symbols: tuple[str, ...] | None = None
     tables: tuple[Replaced, ...] = MARKET_TABLES
 

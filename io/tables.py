@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,16 +10,33 @@ import pyarrow as pa
 from psycopg import sql
 
 from beam_pipelines.transforms.batches import BARS, ENRICHED, SUMMARIES
+from beam_pipelines.transforms.news import SCORED
+from beam_pipelines.transforms.news_windows import WINDOWS
 
-__all__ = ["DAILY_SUMMARY", "MARKET_BARS", "MARKET_DATA", "Column", "Table", "columns_of"]
+__all__ = [
+    "DAILY_SUMMARY",
+    "MARKET_BARS",
+    "MARKET_DATA",
+    "NEWS_SENTIMENT",
+    "NEWS_WINDOWS",
+    "Column",
+    "Table",
+    "columns_of",
+]
 
-_TIMES = {"timestamp": "time", "time": "time", "processed_at": "processed_at", "day": "day"}  # int64 ms in batches
+_TIMES = {  # int64 ms in batches
+    **dict.fromkeys(("timestamp", "time", "published_at"), "time"),
+    **{name: name for name in ("processed_at", "day", "known_at", "newest_at")},
+}
+_DOUBLE = "double precision"
 _SQL_TYPES = {
     pa.string(): "text",
     pa.int32(): "integer",
     pa.int64(): "bigint",
     pa.bool_(): "boolean",
     pa.float64(): "numeric(20,8)",
+    pa.list_(pa.string()): "text[]",
+    pa.list_(pa.float64()): "double precision[]",
 }
 
 
@@ -39,16 +56,20 @@ class Table:
     """A table that is upserted.
 
     `identity` are the columns of its primary key.  `revised` says that rows come again with other values as a rule, so
-    that it is not worth trying to insert them plainly first.
+    that it is not worth trying to insert them plainly first.  `version` is the column by which one row of an identity
+    is newer than another, in whatever order they come; without it the last that comes is.
     """
 
     name: str
     identity: tuple[str, ...]
     columns: tuple[Column, ...]
     revised: bool = False
+    version: str = ""
 
     def latest(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The last row of each identity, in the order of `rows`."""
+        """The newest row of each identity, in the order of `rows`."""
+        if self.version:
+            rows = rows.take(pa.array(np.argsort(rows.column(self.version).to_numpy(), kind="stable")))
         fields = [column.field for column in self.columns if column.name in self.identity]
         keys = {field: _plain(rows.column(field)) for field in fields}
         numbered = pa.table({**keys, "row": np.arange(rows.num_rows)})
@@ -96,7 +117,7 @@ class Table:
         others = [column.name for column in self.columns if column.name not in self.identity]
         return sql.SQL(
             "INSERT INTO {table} AS old ({names}) SELECT {names} FROM {source} "
-            "ON CONFLICT ({identity}) DO UPDATE SET {changes} WHERE ({old}) IS DISTINCT FROM ({new})"
+            "ON CONFLICT ({identity}) DO UPDATE SET {changes} WHERE ({old}) IS DISTINCT FROM ({new}){newer}"
         ).format(
             table=sql.Identifier(self.name),
             source=source,
@@ -105,6 +126,7 @@ class Table:
             changes=sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in others),
             old=sql.SQL(", ").join(sql.Identifier("old", name) for name in others),
             new=sql.SQL(", ").join(sql.Identifier("excluded", name) for name in others),
+            newer=sql.SQL(" AND old.{0} <= excluded.{0}" if self.version else "").format(sql.Identifier(self.version)),
         )
 
 
@@ -112,35 +134,37 @@ def _plain(array: pa.Array) -> pa.Array:
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
 
 
-def columns_of(schema: pa.Schema, without: Iterable[str] = (), doubles: Iterable[str] = ()) -> tuple[Column, ...]:
+def columns_of(
+    schema: pa.Schema, without: Iterable[str] = (), kinds: Mapping[str, str] | None = None
+) -> tuple[Column, ...]:
     """The table's columns for a batch schema, name by name; times become timestamptz, floats NUMERIC(20,8).
 
     Args:
       schema: of the record batches.
       without: fields that the table does not have.
-      doubles: float fields that stay double precision.
+      kinds: SQL types of fields that have another.
     """
-    return tuple(_column(field, field.name in doubles) for field in schema if field.name not in without)
+    return tuple(_column(field, kinds or {}) for field in schema if field.name not in without)
 
 
-def _column(field: pa.Field, double: bool) -> Column:
+def _column(field: pa.Field, kinds: Mapping[str, str]) -> Column:
     if field.name in _TIMES:
         return Column(_TIMES[field.name], field.name, "timestamp with time zone")
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return Column(field.name, field.name, "double precision" if double else _SQL_TYPES[kind])
+    return Column(field.name, field.name, kinds.get(field.name) or _SQL_TYPES[kind])
 
 
 MARKET_DATA = Table(
     "market_data_ts",
     identity=("symbol", "time", "source", "seq"),
-    columns=columns_of(ENRICHED, without=("updates", "log_time"), doubles=("rsi",)),
+    columns=columns_of(ENRICHED, without=("updates", "log_time"), kinds={"rsi": _DOUBLE}),
 )
 """Enriched ticks (ENRICHED)."""
 
 MARKET_BARS = Table(
     "market_bars_ts",
     identity=("symbol", "time", "bar_seconds"),
-    columns=columns_of(BARS, doubles=("rsi",)),
+    columns=columns_of(BARS, kinds={"rsi": _DOUBLE}),
     revised=True,
 )
 """Bars (BARS)."""
@@ -148,7 +172,26 @@ MARKET_BARS = Table(
 DAILY_SUMMARY = Table(
     "daily_market_summary",
     identity=("symbol", "day"),
-    columns=columns_of(SUMMARIES, doubles=("daily_return", "realised_volatility", "dollar_volume", "late_share")),
+    columns=columns_of(
+        SUMMARIES,
+        kinds=dict.fromkeys(("daily_return", "realised_volatility", "dollar_volume", "late_share"), _DOUBLE),
+    ),
     revised=True,
 )
 """Days of symbols (SUMMARIES)."""
+
+NEWS_SENTIMENT = Table(
+    "news_sentiment_ts",
+    identity=("time", "article_id"),
+    columns=columns_of(SCORED, without=("signature",), kinds={"article_id": "uuid", "sentiment_score": "numeric(5,4)"}),
+    version="offset",
+)
+"""Articles with their sentiment (SCORED)."""
+
+NEWS_WINDOWS = Table(
+    "news_windows_ts",
+    identity=("symbol", "time", "window_seconds"),
+    columns=columns_of(WINDOWS, kinds=dict.fromkeys(("sentiment", "decayed_sentiment"), _DOUBLE)),
+    revised=True,
+)
+"""What the news said of a symbol in a window (WINDOWS)."""

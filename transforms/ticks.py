@@ -15,22 +15,18 @@ import pyarrow.compute as pc
 
 from beam_pipelines.transforms.batches import TICKS, span_of, with_span
 from beam_pipelines.transforms.columns import to_list
-from beam_pipelines.transforms.tick_records import (
+from beam_pipelines.transforms.json_objects import (
     MAX_DEPTH,
-    RANGES,
     SHALLOW_BYTES,
     UNKNOWN,
-    UPDATES_ALL,
     Reject,
-    Tick,
     float_of,
     integer_of,
     is_shallow,
-    read_record,
     source_of,
-    symbol_of,
     timestamp_of,
 )
+from beam_pipelines.transforms.tick_records import RANGES, UPDATES_ALL, Tick, read_record, symbol_of
 from beam_pipelines.transforms.timestamps import iso_column
 
 __all__ = ["Decoded", "Rejects", "decode"]

@@ -11,6 +11,7 @@ import pytest
 from apache_beam.testing.util import assert_that
 
 from beam_pipelines import ledger, market
+from beam_pipelines.io.lake_objects import MARKET_DATA
 from beam_pipelines.io.lake_state import find_closing_state, write_closing_state
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.runners.defaults import DIRECT_RUNNER
@@ -67,7 +68,7 @@ def test_a_bounded_run_gives_the_rows_of_both_days_in_one(lake):
     second = log(SECOND, partitions=2)
     with beam.Pipeline(DIRECT_RUNNER) as pipeline:
         source = market.Source(market.ReadBatches(lambda: second))
-        outputs = market.build(pipeline, source, SEMANTICS, market.Sinks(), prior)
+        outputs = market.build(pipeline, source, SEMANTICS, market.Sinks(MARKET_DATA), prior)
         assert_that(outputs.bars, equal_to_both_days)
         assert {span_of(raw).partition for _, raw in second} == {0, 1}
 

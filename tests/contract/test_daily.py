@@ -22,6 +22,7 @@ from psycopg import sql
 
 from beam_pipelines import daily as batch
 from beam_pipelines import market
+from beam_pipelines.io.lake_objects import MARKET_DATA
 from beam_pipelines.io.lake_state import find_closing_state
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.replace import Replacement, new_run
@@ -79,7 +80,7 @@ def stream(lake: str, dsn: str, prior: market.Prior = None) -> None:
     raw = list(raw_batches(itertools.chain.from_iterable(map(records, SESSIONS)), "daily-raw", 3))
     source = market.Source(market.ReadBatches(lambda: raw))
     pipeline = new_pipeline(PipelineOptions([]), unbounded=False)
-    market.build(pipeline, source, SEMANTICS, market.Sinks(timescale_dsn=dsn, lake=lake), prior)
+    market.build(pipeline, source, SEMANTICS, market.Sinks(MARKET_DATA, timescale_dsn=dsn, lake=lake), prior)
     pipeline.run().wait_until_finish()
 
 

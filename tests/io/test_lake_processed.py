@@ -33,7 +33,7 @@ def rows(count: int, symbols: int) -> list[pa.RecordBatch]:
 
 
 def write(root: str, batches: list[pa.RecordBatch], most: int) -> None:
-    files = ProcessedFiles(objects_in(root), DAY, "bars-60s", "time")
+    files = ProcessedFiles(objects_in(root), "market-data", DAY, "bars-60s", "time")
     with beam.Pipeline(FnApiRunner()) as pipeline:
         made = pipeline | beam.Create(batches).with_output_types(pa.RecordBatch)
         made | WriteProcessed(files, most)

@@ -4,6 +4,7 @@ import decimal
 import struct
 
 import numpy as np
+import psycopg
 import pyarrow as pa
 import pytest
 from hypothesis import example, given
@@ -58,3 +59,27 @@ def test_nulls_take_no_place() -> None:
 def test_no_rows_are_a_header_and_a_trailer() -> None:
     _, pieces = binary_copy([("bigint", pa.array([], pa.int64())), ("text", pa.array([], pa.string()))])
     assert len(b"".join(pieces)) == 21
+
+
+LISTS = [["AAPL", "BRK.B"], [], None, ['"é",{}', ""]]
+DOUBLES = [[0.1, None, -2.5], [], None, [1e300]]
+IDS = ["123e4567-e89b-12d3-a456-426614174000", None, "00000000-0000-0000-0000-000000000001", None]
+
+
+@pytest.mark.servers
+def test_arrays_and_uuids_arrive_as_they_were(postgres_dsn: str) -> None:
+    columns = [
+        ("text[]", pa.array(LISTS, pa.list_(pa.string()))),
+        ("double precision[]", pa.array(DOUBLES, pa.list_(pa.float64()))),
+        ("numeric(5,4)", pa.array([0.12344999, -1.0, None, 0.5])),
+        ("uuid", pa.array(IDS, pa.string())),
+    ]
+    order, pieces = binary_copy(columns)
+    names = ", ".join(f"c{at}" for at in order)
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute("CREATE TABLE t (c0 text[], c1 double precision[], c2 numeric(5,4), c3 uuid)")
+        with connection.cursor().copy(f"COPY t ({names}) FROM STDIN (FORMAT binary)") as copy:
+            for piece in pieces:
+                copy.write(piece)
+        rows = connection.execute("SELECT c0, c1, c2::text, c3::text FROM t").fetchall()
+    assert rows == list(zip(LISTS, DOUBLES, ["0.1234", "-1.0000", None, "0.5000"], IDS, strict=True))

@@ -1,0 +1,140 @@
+"""The news stream: raw articles and posts become sentiment by symbol.
+
+    news-raw ─ read ─ score ─┬─ articles ─┬────────▶ Kafka news-sentiment-stream, table news_sentiment_ts
+                             │            └ count ─▶ table news_windows_ts
+                             ├─ valid ─────────────▶ lake news/
+                             └─ rejects ───────────▶ Kafka dead-letters, lake dead-letter/
+
+Without a flag it is the embedded default: sample articles on the DirectRunner, into ./lake, and a table of what they
+say.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from beam_pipelines.article_files import check_articles, raw_articles, sample_articles
+from beam_pipelines.command_line import WEEK_MS, filled, whole
+from beam_pipelines.errors import run_main
+from beam_pipelines.io.kafka import Pace, ReadFromKafka, WriteToKafka
+from beam_pipelines.io.lake import WriteToLake
+from beam_pipelines.io.lake_objects import NEWS_DATA
+from beam_pipelines.io.tables import NEWS_SENTIMENT, NEWS_WINDOWS
+from beam_pipelines.io.timescale import WriteToTimescale
+from beam_pipelines.options import parse
+from beam_pipelines.reading import add_reading_flags, reading_of
+from beam_pipelines.runners.defaults import new_pipeline
+from beam_pipelines.stream import (
+    ReadBatches,
+    Sinks,
+    add_sink_flags,
+    add_topic_flags,
+    check_sinks,
+    run_to_end,
+    sinks_of,
+    write_dead_letters,
+)
+from beam_pipelines.transforms.news import Reading, ScoreArticles, Scored, sentiment_messages
+from beam_pipelines.transforms.news_windows import CountNews
+
+__all__ = ["add_flags", "build", "main"]
+
+PARTITIONS = 4  # of files
+_SHOWN = 40  # articles
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of the news stream."""
+    source = parser.add_argument_group("input (sample articles if neither is given)").add_argument
+    source("--input", type=filled, help="file of articles: .ndjson or .jsonl, perhaps .gz")
+    add_topic_flags(source, "news-raw", "articles")
+    add_sink_flags(parser.add_argument_group("outputs").add_argument, "news-sentiment-stream", "scored articles")
+    meaning = parser.add_argument_group("meaning of the outputs").add_argument
+    future = "articles dated later than their records are rejected (%(default)s)"
+    meaning("--max_future_ms", type=whole(0, WEEK_MS), default=60_000, help=future)
+    add_reading_flags(meaning)
+
+
+def build(
+    pipeline: beam.Pipeline,
+    read: beam.PTransform,
+    load: Callable[[], Reading],
+    max_future_ms: int,
+    sinks: Sinks,
+    unbounded: bool,
+) -> Scored:
+    """The whole graph; gives the scored outputs for tests to look at."""
+    news: Scored = pipeline | "Read" >> read | "Score" >> ScoreArticles(load, max_future_ms)
+    refused = []
+    if sinks.timescale_dsn:
+        windows = news.articles | "Count" >> CountNews(unbounded)
+        refused = [
+            news.articles | "WriteArticles" >> WriteToTimescale(NEWS_SENTIMENT, sinks.timescale_dsn, sinks.raw_topic),
+            windows | "WriteWindows" >> WriteToTimescale(NEWS_WINDOWS, sinks.timescale_dsn),
+        ]
+    if sinks.kafka:
+        messages = news.articles | "AsMessages" >> beam.Map(sentiment_messages).with_output_types(pa.RecordBatch)
+        messages | "Publish" >> WriteToKafka(sinks.processed_topic, sinks.kafka)
+    if sinks.lake:
+        news.valid | "WriteLake" >> WriteToLake(sinks.lake, sinks.lake_layout)
+    write_dead_letters(news.dead_letters, refused, sinks, "news")
+    return news
+
+
+def show(batches: Sequence[pa.RecordBatch]) -> None:
+    """Prints what articles say."""
+    table = Table(title="what the articles say", caption=f"the first {_SHOWN} by time")
+    for name in ("published", "symbols", "score", "sentiment", "category"):
+        table.add_column(name, justify="right" if name == "score" else "left", no_wrap=name != "symbols")
+    table.add_column("title", ratio=1)
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    for row in sorted(rows, key=lambda it: (it["published_at"], it["article_id"]))[:_SHOWN]:
+        table.add_row(*_cells(row))
+    Console().print(table)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    score = row["sentiment_score"]
+    symbols = ", ".join(
+        symbol if each in (None, score) else f"{symbol} {each:+.2f}"
+        for symbol, each in zip(row["symbols"], row["symbol_scores"], strict=True)
+    )
+    published = pa.scalar(row["published_at"], pa.timestamp("ms")).as_py().strftime("%m-%d %H:%M")
+    said = ["", str(row["language"])] if score is None else [f"{score:+.2f}", str(row["sentiment_category"])]
+    return [published, symbols, *said, str(row["news_category"]), str(row["title"])]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the pipeline to its end; an unbounded one until it is cancelled."""
+    options, beam_options = parse(argv, add_flags, "beam_pipelines.news", str(__doc__).splitlines()[0])
+    sinks = sinks_of(options, NEWS_DATA, options.topic)
+    load = reading_of(options)
+    if options.input:
+        check_articles(options.input)
+    check_sinks(sinks, [] if options.input else [options.topic], [NEWS_SENTIMENT, NEWS_WINDOWS])
+    unbounded = sinks.kafka is not None and not options.input and not options.bounded
+    pipeline = new_pipeline(beam_options, unbounded)
+    news = build(pipeline, _source_of(options, sinks), load, options.max_future_ms, sinks, unbounded)
+    if not sinks.kafka and not sinks.timescale_dsn:
+        news.articles | "Together" >> beam.combiners.ToList() | "Show" >> beam.Map(show)
+    return run_to_end(pipeline, "news", sinks, unbounded)
+
+
+def _source_of(options: argparse.Namespace, sinks: Sinks) -> beam.PTransform:
+    if options.input:
+        return ReadBatches(lambda: raw_articles(options.input, PARTITIONS))
+    if sinks.kafka:
+        start = options.start or "earliest"
+        return ReadFromKafka(options.topic, sinks.kafka, start, bounded=options.bounded, pace=Pace())
+    return ReadBatches(lambda: sample_articles(PARTITIONS))
+
+
+if __name__ == "__main__":
+    from beam_pipelines import news  # by its name: workers cannot import what lives in __main__
+
+    run_main(news.main)

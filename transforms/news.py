@@ -1,0 +1,262 @@
+"""What an article says: language, symbols, sentiment and category; and how outputs carry it.
+
+    title and content ─ plain text ─┬─ language ───────────┐
+                                    ├─ symbols ─┐          ├─ SCORED
+                                    ├─ sentiment, by symbol┤
+                                    ├─ category, kinds ────┤
+                                    └─ signature ──────────┘
+
+Each row is a function of the one article, of the model and of the ticker directory.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+
+from beam_pipelines.transforms.articles import decode
+from beam_pipelines.transforms.batches import span_of, with_span
+from beam_pipelines.transforms.categories import category_of_kinds, news_kinds
+from beam_pipelines.transforms.dead_letters import counted
+from beam_pipelines.transforms.language import UNDETERMINED, language_of
+from beam_pipelines.transforms.messages import PIPELINE_VERSION
+from beam_pipelines.transforms.near_duplicates import signature_of
+from beam_pipelines.transforms.news_windows import SIGNATURE
+from beam_pipelines.transforms.plain_text import plain_text
+from beam_pipelines.transforms.sentiment import SentimentModel, article_sentiment, category_of, sentiment_by_symbol
+from beam_pipelines.transforms.symbols import Directory, Mention, symbols_of
+from beam_pipelines.transforms.tick_records import symbol_of
+from beam_pipelines.transforms.typed import typed
+
+__all__ = [
+    "SCORED",
+    "Reading",
+    "ScoreArticles",
+    "ScoreValid",
+    "Scored",
+    "known_at",
+    "scored_articles",
+    "sentiment_messages",
+]
+
+SCORED = pa.schema(
+    [
+        pa.field("article_id", pa.string(), nullable=False),  # a UUID
+        pa.field("published_at", pa.int64(), nullable=False),  # ms UTC
+        pa.field("symbols", pa.list_(pa.string()), nullable=False),  # sorted, each once
+        pa.field("sentiment_score", pa.float64()),  # -1 to 1, 4 decimals; null: a language that the model cannot read
+        pa.field("sentiment_category", pa.string()),  # negative, neutral or positive
+        pa.field("news_category", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("symbol_scores", pa.list_(pa.float64()), nullable=False),  # what it says of each symbol
+        pa.field("confidence", pa.float64()),  # 0 to 1
+        pa.field("kinds", pa.list_(pa.string()), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # news, post or release
+        pa.field("language", pa.string(), nullable=False),  # ISO 639-1, or und
+        pa.field("title", pa.string(), nullable=False),  # plain text
+        pa.field("url", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("known_at", pa.int64(), nullable=False),  # log time of the record, or published_at if that is later
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("signature", pa.binary(), nullable=False),  # by which near duplicates are known
+    ]
+)
+"""Articles with what they say.  (published_at, article_id) identifies one."""
+
+_TITLE_CHARS, _CONTENT_CHARS = 1_000, 20_000  # of the plain text that is read
+_TOPIC_CHARS = 600  # title and lead, which say what an article is about; further on much is mentioned in passing
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What articles are read with."""
+
+    model: SentimentModel
+    directory: Directory
+    languages: frozenset[str] = frozenset({"en"})  # that the model reads; it is given what cannot be told, too
+
+
+def scored_articles(articles: pa.RecordBatch, reading: Reading) -> pa.RecordBatch:
+    """SCORED from ARTICLES, row by row, with their span."""
+    known = zip(articles.to_pylist(), known_at(articles).to_pylist(), strict=True)
+    rows = [_scored(article, reading) | {"known_at": ms} for article, ms in known]
+    return with_span(pa.RecordBatch.from_pylist(rows, SCORED), span_of(articles))
+
+
+def known_at(articles: pa.RecordBatch) -> pa.Array:
+    """When each of some ARTICLES could be known, ms: when it reached the log, or was published if that is later."""
+    return pc.max_element_wise(articles["published_at"], articles["log_time"])
+
+
+def _scored(article: dict[str, Any], reading: Reading) -> dict[str, Any]:
+    title, content = plain_text(article["title"], _TITLE_CHARS), plain_text(article["content"], _CONTENT_CHARS)
+    text = f"{title}\n{content}"
+    language = language_of(text)
+    kinds = news_kinds(text[:_TOPIC_CHARS])
+    mentions = reading.directory.mentions(text)
+    symbols = sorted({*symbols_of(mentions), *filter(None, map(symbol_of, article["symbols"]))})
+    known = {name: article[name] for name in ("article_id", "published_at", "source", "kind", "url", "partition")}
+    said = _NOTHING | {"symbol_scores": [None] * len(symbols)}
+    if language in reading.languages or language == UNDETERMINED:
+        said = _said(reading.model, title, content, symbols, mentions)
+    return (
+        known
+        | said
+        | {
+            "symbols": symbols,
+            "news_category": category_of_kinds(kinds),
+            "kinds": kinds,
+            "language": language,
+            "title": title,
+            "model": reading.model.name,
+            "offset": article["offset"],
+            "signature": signature_of(text).astype(SIGNATURE).tobytes(),
+        }
+    )
+
+
+_NOTHING: dict[str, Any] = {"sentiment_score": None, "sentiment_category": None, "confidence": None}
+
+
+def _said(
+    model: SentimentModel, title: str, content: str, symbols: list[str], mentions: list[Mention]
+) -> dict[str, Any]:
+    """The sentiment columns of an article that the model can read."""
+    whole = article_sentiment(model, title, content)
+    each = sentiment_by_symbol(model, f"{title}\n{content}", mentions) if len(symbols) > 1 else {}
+    return {
+        "sentiment_score": whole.score,
+        "sentiment_category": category_of(whole.score),
+        "confidence": whole.confidence,
+        "symbol_scores": [each.get(symbol, whole).score for symbol in symbols],
+    }
+
+
+def sentiment_messages(scored: pa.RecordBatch) -> pa.RecordBatch:
+    """Messages of the topic news-sentiment-stream from SCORED, one an article.
+
+    Key: the article's id.  Headers: partition and offset of the raw record.  `processed_at` is the log's time, so that
+    every copy of a message is equal.
+    """
+    rows = scored.drop_columns(["signature"]).to_pylist()
+    values = pa.array([msgspec.json.encode(_message(row)) for row in rows], pa.binary())
+    key = scored["article_id"].cast(pa.binary())
+    return pa.record_batch({"key": key, "value": values, "partition": scored["partition"], "offset": scored["offset"]})
+
+
+def _message(row: dict[str, Any]) -> dict[str, Any]:
+    fields = {name: row[name] for name in _FIELDS}
+    return fields | {
+        "published_at": _iso(row["published_at"]),
+        "processed_at": _iso(row["known_at"]),
+        "pipeline_version": PIPELINE_VERSION,
+    }
+
+
+_FIELDS = (
+    *("article_id", "symbols", "sentiment_score", "sentiment_category", "news_category", "published_at", "source"),
+    *("symbol_scores", "confidence", "kinds", "kind", "language", "title", "url", "model"),
+)
+
+
+def _iso(ms: int) -> str:
+    return f"{np.datetime_as_string(np.datetime64(ms, 'ms'))}Z"
+
+
+# --- wiring ---
+
+VALID_TAG, DEAD_LETTERS_TAG = "valid", "dead_letters"
+
+
+class Scored(NamedTuple):
+    """The outputs of `ScoreArticles`."""
+
+    articles: beam.PCollection  # RecordBatch SCORED
+    dead_letters: beam.PCollection  # RecordBatch DEAD_LETTERS
+    valid: beam.PCollection  # (partition, ARTICLES with span), for the lake
+
+
+class ScoreArticles(beam.PTransform):
+    """(partition, RAW) batches, bounded or not, in any order, to `Scored`.
+
+    Args:
+      load: gives what articles are read with, once in each process of workers.
+      max_future_ms: how far an article may be dated after its record's Kafka timestamp, ms.
+    """
+
+    def __init__(self, load: Callable[[], Reading], max_future_ms: int) -> None:
+        super().__init__()
+        self._load, self._max_future_ms = load, max_future_ms
+
+    def expand(self, raw: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
+        decode = beam.ParDo(_DecodeDoFn(self._max_future_ms)).with_outputs(VALID_TAG, DEAD_LETTERS_TAG)
+        decoded = raw | "Decode" >> decode
+        valid = decoded[VALID_TAG] | "Valid" >> typed(tuple[int, pa.RecordBatch])
+        scored = valid | "Score" >> ScoreValid(self._load)
+        return Scored(scored, decoded[DEAD_LETTERS_TAG] | "DeadLetters" >> typed(pa.RecordBatch), valid)
+
+
+class ScoreValid(beam.PTransform):
+    """(partition, ARTICLES) batches to PCollection[RecordBatch SCORED].
+
+    Args:
+      load: as of `ScoreArticles`.
+    """
+
+    def __init__(self, load: Callable[[], Reading]) -> None:
+        super().__init__()
+        self._load = load
+
+    def expand(self, articles: beam.PCollection) -> beam.PCollection:  # noqa: D102
+        batches = articles | "Batches" >> beam.Values().with_output_types(pa.RecordBatch)
+        return batches | "Read" >> RunInference(_Reader(self._load)).with_output_types(pa.RecordBatch)
+
+
+class _DecodeDoFn(beam.DoFn):
+    """Articles and dead letters; heartbeats pass to the lake."""
+
+    def __init__(self, max_future_ms: int) -> None:
+        self._max_future_ms = max_future_ms
+        self._records, self._articles = (Metrics.counter("news", name) for name in ("records", "articles"))
+
+    def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[beam.pvalue.TaggedOutput]:
+        partition, raw = element
+        articles, dead = decode(raw, self._max_future_ms)
+        self._records.inc(len(raw))
+        self._articles.inc(len(articles))
+        if dead is not None:
+            yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, counted(dead))
+        yield beam.pvalue.TaggedOutput(VALID_TAG, (partition, articles))
+
+
+class _Reader(ModelHandler[pa.RecordBatch, pa.RecordBatch, Reading]):
+    """Reads a batch of articles at a time; the model in it scores as many texts together as it likes."""
+
+    def __init__(self, load: Callable[[], Reading]) -> None:
+        super().__init__()
+        self._load = load
+        self._unread = Metrics.counter("news", "unread")
+
+    def load_model(self) -> Reading:
+        return self._load()
+
+    def run_inference(
+        self,
+        batch: Sequence[pa.RecordBatch],
+        model: Reading,
+        inference_args: dict[str, Any] | None = None,  # noqa: ARG002
+    ) -> Iterable[pa.RecordBatch]:
+        scored = [scored_articles(articles, model) for articles in batch]
+        self._unread.inc(sum(it["sentiment_score"].null_count for it in scored))
+        return scored
+
+    def batch_elements_kwargs(self) -> dict[str, Any]:
+        return {"min_batch_size": 1, "max_batch_size": 1}  # elements are batches themselves

@@ -1,0 +1,151 @@
+"""Sentiment of financial news: whether a text, or what it says of a company, is good or bad news.
+
+Models score texts; this module knows which texts of an article to give them and how to put the results together.
+"""
+
+import math
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Protocol
+
+from beam_pipelines.transforms.finance_events import POLARITY, events_of
+from beam_pipelines.transforms.sentiment_model import Sentiment, SentimentModel, category_of, default_model
+from beam_pipelines.transforms.tokens import classes_of, sentence_spans, tokens_of
+
+__all__ = [
+    "Sentiment",
+    "SentimentModel",
+    "SymbolMention",
+    "article_sentiment",
+    "category_of",
+    "default_model",
+    "sentiment_by_symbol",
+]
+
+_SCORED_CHARACTERS, _SCORED_SENTENCES = 4000, 8
+_TITLE, _LEAD, _BODY = 4.0, 2.0, 1.0
+_LEAST_SHARE = 0.25
+_CLAUSE_CHARACTERS = 200  # on either side of a cut that must say something
+_CONNECTIVE = re.compile(r";|\b(?:while|whereas|but|although|though|however)\b", re.IGNORECASE)
+_WEAK_CONNECTIVE = re.compile(r",|\b(?:and|as|after|despite)\b", re.IGNORECASE)
+
+
+class SymbolMention(Protocol):
+    """Where a text names a company, as `symbols.Mention` says it."""
+
+    @property
+    def symbol(self) -> str:
+        """The company's symbol."""
+
+    @property
+    def begin(self) -> int:
+        """Where the name begins, in characters."""
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+
+
+def article_sentiment(model: SentimentModel, title: str, content: str) -> Sentiment:
+    """The sentiment of an article by its title and the first eight sentences, of each 4,000 characters at most.
+
+    The score is the mean of theirs; the title counts four times, the first sentence twice, and a neutral sentence up to
+    four times less than an opinionated one, as most sentences of good or bad news only give the background.  The
+    confidence is the sentences' in the article's category, by the same weights: the others count 0.
+    """
+    texts = list(_article_parts(title, content))
+    return _mean(model.score([text for text, _ in texts]), [weight for _, weight in texts])
+
+
+def _article_parts(title: str, content: str) -> Iterator[tuple[str, float]]:
+    """The texts that count, each with its weight."""
+    if title.strip():
+        yield title[:_SCORED_CHARACTERS], _TITLE
+    scored = content[:_SCORED_CHARACTERS]
+    for number, (begin, end) in enumerate(islice(sentence_spans(scored), _SCORED_SENTENCES)):
+        yield scored[begin:end], _BODY if number else _LEAD
+
+
+def _mean(found: list[Sentiment], weights: Iterable[float]) -> Sentiment:
+    shares = [weight * max(_LEAST_SHARE, abs(each.score)) for weight, each in zip(weights, found, strict=True)]
+    total = math.fsum(shares)
+    if not total:
+        return Sentiment(0.0, 0.0)
+    score = round(math.fsum(share * each.score for share, each in zip(shares, found, strict=True)) / total, 4)
+    category = category_of(score)
+    agreeing = (
+        s * each.confidence for s, each in zip(shares, found, strict=True) if category_of(each.score) == category
+    )
+    return Sentiment(score, round(math.fsum(agreeing) / total, 4))
+
+
+# --- by symbol ---
+
+
+def sentiment_by_symbol(model: SentimentModel, text: str, mentions: Sequence[SymbolMention]) -> dict[str, Sentiment]:
+    """What `text` says of each symbol that it mentions, by symbol in the order of their first mention.
+
+    A text about a single symbol is scored like an article's content.  Otherwise a symbol gets the mean of the sentences
+    that mention it, or of its clauses where a sentence tells them apart: "Apple rises while Tesla falls".  Symbols of
+    one clause get the same.
+    """
+    ordered = sorted(mentions, key=lambda mention: (mention.begin, mention.end))
+    symbols = list(dict.fromkeys(mention.symbol for mention in ordered))
+    if len(symbols) == 1:
+        return {symbols[0]: article_sentiment(model, "", text)}
+    clauses = list(_clauses(text, ordered))
+    found = model.score([clause for clause, _ in clauses])
+    by_symbol: dict[str, list[Sentiment]] = {symbol: [] for symbol in symbols}
+    for (_, named), sentiment in zip(clauses, found, strict=True):
+        for symbol in named:
+            by_symbol[symbol].append(sentiment)
+    return {symbol: _mean(each, [_BODY] * len(each)) for symbol, each in by_symbol.items()}
+
+
+def _clauses(text: str, mentions: list[SymbolMention]) -> Iterator[tuple[str, list[str]]]:
+    """The clauses of `text` that mention symbols, with these; mentions in order of their begin."""
+    at = 0
+    for begin, end in sentence_spans(text):
+        first = at
+        while at < len(mentions) and mentions[at].begin < end:
+            at += 1
+        yield from _clauses_of(text, begin, end, mentions[first:at])
+
+
+def _clauses_of(text: str, begin: int, end: int, mentions: list[SymbolMention]) -> Iterator[tuple[str, list[str]]]:
+    """The clauses of the sentence from `begin` to `end`, cut between two symbols where each side says something."""
+    named: dict[str, None] = {}
+    for at, mention in enumerate(mentions):
+        named[mention.symbol] = None
+        following = mentions[at + 1] if at + 1 < len(mentions) else None
+        if following and named.keys() != {following.symbol}:
+            cut = _cut(text, begin, mention.end, following.begin, end)
+            if cut:
+                yield text[begin : cut.start()], list(named)
+                begin, named = cut.end(), {}
+    if named:
+        yield text[begin:end], list(named)
+
+
+def _cut(text: str, begin: int, after: int, before: int, end: int) -> re.Match[str] | None:
+    """What parts two clauses between two mentions, the last of those possible; None: nothing."""
+    strong = _last(_CONNECTIVE, text, after, before)
+    if strong:
+        return strong
+    weak = _last(_WEAK_CONNECTIVE, text, after, before)
+    if not weak:
+        return None
+    left = text[max(begin, weak.start() - _CLAUSE_CHARACTERS) : weak.start()]
+    right = text[weak.end() : min(end, weak.end() + _CLAUSE_CHARACTERS)]
+    return weak if _says_something(left) and _says_something(right) else None
+
+
+def _last(pattern: re.Pattern[str], text: str, begin: int, end: int) -> re.Match[str] | None:
+    return next(iter(deque(pattern.finditer(text, begin, end), maxlen=1)), None)
+
+
+def _says_something(text: str) -> bool:
+    tokens = tokens_of(text)
+    return any(event in POLARITY for event in events_of(tokens, classes_of(tokens)))
