@@ -36,12 +36,12 @@ from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.jobs import FlinkJob, JobError, launched
 from beam_pipelines.runners.local import Endpoints, Stack
 from beam_pipelines.runners.servers.base import ServerError
-from beam_pipelines.stack import TOPICS, initialise
+from beam_pipelines.stack import initialise
 from beam_pipelines.transforms.advance import Semantics
 
 __all__ = ["main"]
 
-RAW, PROCESSED, DEAD = TOPICS
+RAW, PROCESSED, DEAD = "market-data-raw", "market-data-processed", "dead-letters"
 MEANING = {  # short bars, so that a short session has some; short waits, because too late ticks are sent after them
     "bar_seconds": 5,
     "allowed_lateness_ms": 5_000,

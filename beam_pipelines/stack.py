@@ -19,7 +19,10 @@ from beam_pipelines.sql.migrate import migrate
 __all__ = ["TOPICS", "Endpoints", "Stack", "initialise", "main"]
 
 FAILED = 1
-TOPICS = {"market-data-raw": 8, "market-data-processed": 8, "dead-letters": 1}  # with their partitions
+TOPICS = {  # with their partitions
+    **dict.fromkeys(("market-data-raw", "market-data-processed", "news-raw", "news-sentiment-stream"), 8),
+    "dead-letters": 1,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -45,7 +45,8 @@ def ticks_from_file(path: str | pathlib.Path) -> Iterator[pa.RecordBatch]:
 def records_from_file(path: str | pathlib.Path, shift_ms: int = 0) -> Iterator[pa.RecordBatch]:
     """The records to send for a file, as RECORDS batches: keyed by symbol, `time` is the tick's event time.
 
-    The lines of an NDJSON file are the values, byte for byte; blank lines are skipped.
+    The lines of an NDJSON file are the values, byte for byte; blank lines are skipped.  They may be articles, too:
+    those are keyed by id, and their time is `published_at`.
 
     Args:
       path: the file.
@@ -182,7 +183,21 @@ class _Head(msgspec.Struct):
     """What of an NDJSON line is needed to send it."""
 
     symbol: str | None = None
+    id: str | int | None = None  # of an article
     timestamp: int | str | None = None
+    published_at: int | str | None = None
+
+    @property
+    def key(self) -> bytes | None:
+        """By which records that must keep their order are in one partition."""
+        if self.symbol is not None:
+            return _key(self.symbol)
+        return None if self.id is None else str(self.id).encode()
+
+    @property
+    def time(self) -> int:
+        """Event time, ms; -1: none."""
+        return _moment(self.timestamp if self.timestamp is not None else self.published_at)
 
 
 _NO_HEAD = _Head()
@@ -194,8 +209,8 @@ def _ndjson(path: pathlib.Path) -> Iterator[pa.RecordBatch]:
         filled = (line for line in lines if line.strip())
         while batch := list(itertools.islice(filled, _BATCH_ROWS)):
             heads = [_head(line) for line in batch]
-            key = pa.array([None if head.symbol is None else _key(head.symbol) for head in heads], pa.binary())
-            time = pa.array([_moment(head.timestamp) for head in heads], pa.int64())
+            key = pa.array([head.key for head in heads], pa.binary())
+            time = pa.array([head.time for head in heads], pa.int64())
             yield _of_kind_tick(time, key, pa.array(batch, pa.binary()))
 
 
