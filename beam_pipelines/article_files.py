@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import pathlib
+import zlib
 from collections.abc import Iterable, Iterator
 from importlib import resources
 
@@ -63,7 +64,7 @@ def _lines(path: str) -> Iterator[bytes]:
             yield from filter(None, map(bytes.strip, gzip.GzipFile(fileobj=opened) if path.endswith(".gz") else opened))
     except FileNotFoundError:
         raise UsageError(f"input file {path} does not exist: correct the path") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"input file {path} cannot be read ({error}): repair it") from None
 
 
@@ -90,6 +91,6 @@ def _records(lines: list[bytes]) -> pa.RecordBatch:
 def _key(line: bytes) -> bytes | None:
     try:
         identity = _IDENTITY.decode(line).id
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # it will be a dead letter
         return None
-    return None if identity is None else str(identity).encode()
+    return None if identity is None else str(identity).strip().encode()

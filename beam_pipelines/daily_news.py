@@ -115,5 +115,7 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
     check_day(lake, LAYOUT, day)
     begin = midnight_of(day)
     # An article is in windows of the day if it became known after the longest of them began, and was news then.
-    stretch = LakeStretch(lake, LAYOUT, begin - 2 * LONGEST_MS, begin + DAY_MS, topic=options.news_topic)
+    stretch = LakeStretch(
+        lake, LAYOUT, begin - 2 * LONGEST_MS, begin + DAY_MS, topic=options.news_topic, topic_flag="--news_topic"
+    )
     return Day(day, dataclasses.replace(stretch, skip_bad_files=options.on_bad_file == "skip"), reading_of(options))

@@ -17,6 +17,7 @@ import apache_beam as beam
 import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from beam_pipelines.article_files import check_articles, raw_articles, sample_articles
 from beam_pipelines.command_line import WEEK_MS, filled, whole
@@ -94,7 +95,7 @@ def show(batches: Sequence[pa.RecordBatch]) -> None:
     table.add_column("title", ratio=1)
     rows = [row for batch in batches for row in batch.to_pylist()]
     for row in sorted(rows, key=lambda it: (it["published_at"], it["article_id"]))[:_SHOWN]:
-        table.add_row(*_cells(row))
+        table.add_row(*map(Text, _cells(row)))  # brackets in it are no markup
     Console().print(table)
 
 

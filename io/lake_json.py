@@ -30,7 +30,7 @@ def read_json_lines(content: bytes, schema: pa.Schema) -> pa.Table:
     """
     try:
         rows = _ROWS.decode_lines(gzip.decompress(content))
-    except (EOFError, OSError, zlib.error, msgspec.DecodeError) as error:
+    except (EOFError, OSError, zlib.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise pa.ArrowInvalid(str(error)) from None
     present = [field for field in schema if not rows or any(field.name in row for row in rows)]
     columns = [_column([row.get(field.name) for row in rows], field) for field in present]
@@ -39,8 +39,18 @@ def read_json_lines(content: bytes, schema: pa.Schema) -> pa.Table:
 
 def _column(values: list[Any], field: pa.Field) -> pa.Array:
     try:
+        checked = msgspec.convert(values, list[_json_type(field.type)])  # type: ignore[misc]
         if pa.types.is_timestamp(field.type):
-            return pa.array(values, pa.string()).cast(field.type)
-        return pa.array(values, field.type)
-    except (pa.ArrowTypeError, OverflowError) as error:
+            return pa.array(checked, pa.string()).cast(field.type)
+        return pa.array(checked, field.type)
+    except (msgspec.ValidationError, OverflowError) as error:
         raise pa.ArrowInvalid(f"column {field.name}: {error}") from None
+
+
+def _json_type(kind: pa.DataType) -> Any:
+    """What a value is in JSON; Arrow alone would take 1.5 for an integer, and a string for a list of letters."""
+    if pa.types.is_list(kind):
+        return list[_json_type(kind.value_type)] | None  # type: ignore[misc]
+    if pa.types.is_integer(kind):
+        return int | None
+    return {pa.bool_(): bool, pa.float64(): float}.get(kind, str) | None

@@ -82,6 +82,7 @@ class LakeStretch:
       topic: of the log; None: the lake has but one.
       skip_bad_files: whether files that are no objects are counted, named in the log, and passed over; else they are
         errors.
+      topic_flag: by which users name the topic.
     """
 
     objects: Objects
@@ -91,6 +92,7 @@ class LakeStretch:
     symbols: tuple[str, ...] | None = None
     skip_bad_files: bool = False
     topic: str | None = None
+    topic_flag: str = "--topic"
 
     def find(self) -> list[StoredObject]:
         """The objects that may hold them.
@@ -102,7 +104,9 @@ class LakeStretch:
         logs = sorted({it.log for it in found if it.partition >= 0})
         if len(logs) > 1 if self.topic is None else self.topic not in logs:
             has = f"lake {self.objects.url} has {self.layout.dataset} of {', '.join(logs) or 'no topic'} here"
-            raise UsageError(f"{has}{f', not of {self.topic}' if self.topic else ''}: choose one with --topic")
+            raise UsageError(
+                f"{has}{f', not of {self.topic}' if self.topic else ''}: choose one with {self.topic_flag}"
+            )
         return [it for it in found if it.partition < 0 or self.topic in (None, it.log)]
 
     def hours(self, stored: Iterable[StoredObject]) -> Iterator[list[pa.RecordBatch]]:

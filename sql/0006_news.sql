@@ -49,8 +49,8 @@ SELECT *, (story_count - usual_count) / sqrt(usual_count + 1) AS surprise
 FROM (
     SELECT *,
         sum(story_count) OVER week
-        / NULLIF(ceil(extract(epoch FROM LEAST(INTERVAL '6 days', time - INTERVAL '1 day' - min(time) OVER past))
-                      / (window_seconds / CASE WHEN window_seconds > 3600 THEN 24 ELSE 12 END)), 0) AS usual_count
+        / (1 + extract(epoch FROM LEAST(INTERVAL '6 days', time - INTERVAL '1 day' - min(time) OVER past))
+               / (window_seconds / CASE WHEN window_seconds > 3600 THEN 24 ELSE 12 END)) AS usual_count
     FROM news_windows_ts
     WINDOW past AS (PARTITION BY symbol, window_seconds ORDER BY time),
            week AS (PARTITION BY symbol, window_seconds ORDER BY time

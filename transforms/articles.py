@@ -24,6 +24,7 @@ from beam_pipelines.transforms.json_objects import (
     tidy,
     timestamp_field,
 )
+from beam_pipelines.transforms.timestamps import LAST_MS
 
 __all__ = ["ARTICLES", "KINDS", "Decoded", "article_id_of", "decode"]
 
@@ -43,7 +44,7 @@ ARTICLES = pa.schema(
         pa.field("provider_id", pa.string(), nullable=False),
         pa.field("partition", pa.int32(), nullable=False),
         pa.field("offset", pa.int64(), nullable=False),
-        pa.field("log_time", pa.int64(), nullable=False),  # the record's Kafka timestamp, ms; published_at if none
+        pa.field("log_time", pa.int64(), nullable=False),  # the record's Kafka time, ms; published_at if it is none
     ]
 )
 """Valid articles of one log partition in offset order.  (published_at, article_id) identifies one; of versions with
@@ -148,5 +149,5 @@ def _completed(article: dict[str, Any], log_time: int) -> dict[str, Any]:
         "symbols": article["symbols"] or [],
         "categories": article["categories"] or [],
         "kind": article["kind"] or KINDS[0],
-        "log_time": log_time if log_time >= 0 else article["published_at"],
+        "log_time": log_time if 0 <= log_time <= LAST_MS else article["published_at"],
     }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.transforms.sentiment import Sentiment
+from beam_pipelines.transforms.sentiment import Sentiment, category_of
 
 __all__ = ["OnnxModel", "load_onnx"]
 
@@ -47,7 +47,7 @@ class OnnxModel:
         self._inputs = [each.name for each in session.get_inputs()]
 
     def score(self, texts: Sequence[str]) -> list[Sentiment]:
-        """The sentiment of each text, in order: probability of positive less that of negative; of the likeliest."""
+        """The sentiment of each text, in order."""
         order = sorted(range(len(texts)), key=lambda at: len(texts[at]))  # so that little is padding
         found: dict[int, Sentiment] = {}
         for start in range(0, len(order), _BATCH):
@@ -60,11 +60,14 @@ class OnnxModel:
         columns = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
         feeds = {name: np.array([getattr(it, columns[name]) for it in encoded], np.int64) for name in self._inputs}
         probabilities = _softmax(self._session.run(None, feeds)[0].astype(np.float64))
-        scores = probabilities @ self._signs
-        return [
-            Sentiment(round(score, _DECIMALS), round(confidence, _DECIMALS))
-            for score, confidence in zip(scores.tolist(), probabilities.max(axis=1).tolist(), strict=True)
-        ]
+        negative, neutral, positive = (probabilities[:, self._signs == sign].sum(axis=1) for sign in (-1, 0, 1))
+        return list(map(_sentiment_of, negative.tolist(), neutral.tolist(), positive.tolist()))
+
+
+def _sentiment_of(negative: float, neutral: float, positive: float) -> Sentiment:
+    score = round(positive - negative, _DECIMALS)
+    by_category = {"negative": negative, "neutral": neutral, "positive": positive}
+    return Sentiment(score, round(by_category[category_of(score)], _DECIMALS))
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,13 +88,14 @@ def load_onnx(folder: pathlib.Path) -> OnnxModel:
         threads = onnxruntime.SessionOptions()
         threads.intra_op_num_threads = 1  # a worker a core
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), threads)
-        signs = _signs_of(config)
+        tokenizer.enable_truncation(_TOKENS)
+        tokenizer.enable_padding(pad_id=config.get("pad_token_id") or 0)
+        model = OnnxModel(f"onnx:{folder.name}", session, tokenizer, _signs_of(config))
+        model.score(["tried here, not in a worker"])
     except Exception as error:  # whatever the libraries raise, which have no exceptions in common
         why = " ".join(str(error).split())[:200]
         raise UsageError(f"sentiment model {folder} cannot be loaded ({why}): export it again") from None
-    tokenizer.enable_truncation(_TOKENS)
-    tokenizer.enable_padding(pad_id=config.get("pad_token_id") or 0)
-    return OnnxModel(f"onnx:{folder.name}", session, tokenizer, signs)
+    return model
 
 
 def _signs_of(config: dict[str, Any]) -> list[int]:
@@ -99,4 +103,6 @@ def _signs_of(config: dict[str, Any]) -> list[int]:
     unknown = sorted(set(labels.values()) - _CLASSES.keys())
     if unknown:
         raise ValueError(f"config.json has the class {unknown[0]}, not positive, neutral or negative")
+    if "label_0" in labels.values() and len(labels) != 3:
+        raise ValueError(f"config.json has {len(labels)} classes without names, which only three say by their numbers")
     return [_CLASSES[labels[number]] for number in range(len(labels))]

@@ -25,6 +25,7 @@ def dsn(timescale_server: Timescale) -> Dsn:
     bare = Dsn(timescale_server.dsn)
     with bare.connect("test") as connection:
         connection.execute("DROP MATERIALIZED VIEW IF EXISTS daily_market_live")
+        connection.execute("DROP VIEW IF EXISTS market_bars_sentiment, news_windows_surprise")
         for (table,) in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall():
             connection.execute(f"DROP TABLE {table}")
     return bare
