@@ -110,7 +110,7 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
     """What the flags say of one day.
 
     Raises:
-      UsageError: if the day is not in the lake.
+      UsageError: if the day is not in the lake, or of several topics none is chosen.
     """
     check_day(lake, LAYOUT, day)
     begin = midnight_of(day)
@@ -118,4 +118,5 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
     stretch = LakeStretch(
         lake, LAYOUT, begin - 2 * LONGEST_MS, begin + DAY_MS, topic=options.news_topic, topic_flag="--news_topic"
     )
+    stretch.find()  # another topic is told here, not by a worker
     return Day(day, dataclasses.replace(stretch, skip_bad_files=options.on_bad_file == "skip"), reading_of(options))

@@ -104,9 +104,8 @@ class LakeStretch:
         logs = sorted({it.log for it in found if it.partition >= 0})
         if len(logs) > 1 if self.topic is None else self.topic not in logs:
             has = f"lake {self.objects.url} has {self.layout.dataset} of {', '.join(logs) or 'no topic'} here"
-            raise UsageError(
-                f"{has}{f', not of {self.topic}' if self.topic else ''}: choose one with {self.topic_flag}"
-            )
+            asked = f", not of {self.topic}" if self.topic else ""
+            raise UsageError(f"{has}{asked}: choose one with {self.topic_flag}")
         return [it for it in found if it.partition < 0 or self.topic in (None, it.log)]
 
     def hours(self, stored: Iterable[StoredObject]) -> Iterator[list[pa.RecordBatch]]:

@@ -48,13 +48,15 @@ CREATE VIEW news_windows_surprise AS
 SELECT *, (story_count - usual_count) / sqrt(usual_count + 1) AS surprise
 FROM (
     SELECT *,
-        sum(story_count) OVER week
-        / (1 + extract(epoch FROM LEAST(INTERVAL '6 days', time - INTERVAL '1 day' - min(time) OVER past))
-               / (window_seconds / CASE WHEN window_seconds > 3600 THEN 24 ELSE 12 END)) AS usual_count
+        CASE WHEN min(time) OVER past <= time - INTERVAL '24 h' THEN
+            COALESCE(sum(story_count) OVER week, 0)
+            / (1 + extract(epoch FROM LEAST(INTERVAL '144 h', time - INTERVAL '24 h' - min(time) OVER past))
+                   / (window_seconds / CASE WHEN window_seconds > 3600 THEN 24 ELSE 12 END))
+        END AS usual_count
     FROM news_windows_ts
     WINDOW past AS (PARTITION BY symbol, window_seconds ORDER BY time),
            week AS (PARTITION BY symbol, window_seconds ORDER BY time
-                    RANGE BETWEEN INTERVAL '7 days' PRECEDING AND INTERVAL '1 day' PRECEDING)
+                    RANGE BETWEEN INTERVAL '168 h' PRECEDING AND INTERVAL '24 h' PRECEDING)  -- no days, of 23 h perhaps
 ) AS counted;
 
 -- Bars with the sentiment as of their end: of the newest windows that had ended then.  Null: no news in them.

@@ -6,7 +6,7 @@ Looks at no more than `SIGHT` characters on either side: the cost of a name does
 import re
 from functools import cached_property
 
-__all__ = ["SIGHT", "Around", "has_capital_reason", "has_reason", "is_denied", "is_surname"]
+__all__ = ["SIGHT", "Around", "has_capital_reason", "has_reason", "is_denied", "is_surname", "moves"]
 
 SIGHT = 64
 """Characters on either side of a name that can be a reason."""
@@ -67,19 +67,26 @@ _DOES = _words(
     " sells agrees agreed partners signs signed files filed settles settled plans warns warned suspends suspended"
     " denies denied announces announced declares issues declared introduces debuts confirms confirmed expands opens"
     " halts halted resumes acknowledges discloses teams stumbles stumbled adds added seeks explores weighs considers"
-    " completes spins"
+    " completes spins delayed overtakes overtook"
+    " rolls rolled reveals revealed paused scraps scrapped sheds shelves shelved tapped pulls pulled inks inked revamps"
+    " revamped poaches poached ditches axes axed nears touts touted pledges pledged vows vowed defends blames blamed"
+    " apologizes backs backed banned boosted chooses chose combines creates develops enters entered exited extends"
+    " extended fights fought fired landed licensed lowers lowered merges merged offered plots prepares promotes"
+    " promoted proposes proposed pursues quits reaffirms rebrands reduces reduced rejects rejected relaunches renames"
+    " reorganizes replaces replaced restructures restates secures secured shutters shuttered shuts stopped struck"
+    " submits tested tweaks upgraded withdraws withdrew"
 )
 _MOVES = _words(
     "rises rise rose falls fall fell gains gain gained slips slip slipped slides slide slid sinks sink sank surges"
     " surge surged jumps jump jumped drops drop dropped climbs climb climbed edges dips dip hits hit wins won loses"
     " lost closes closed faces faced sees saw says said pays paid receives gets got holds ends ended delays delayed"
     " reaches reached leads led tells told joins joined leaves takes took makes made sold bought is was has will"
-    " rally tumble plunge soar"
+    " rally tumble plunge soar beat"
 )
 _TO = _words(
     "acquire buy sell cut lay invest raise launch open close hike pay spin build report post split offer exit join"
     " move expand hire appoint name face lose settle add stop end recall merge list delay suspend boost replace"
-    " unveil take make start shut slash spend release host supply use begin bring cease pull drop test trial"
+    " unveil go take make start shut slash spend release host supply use begin bring cease pull drop test trial"
 )
 
 
@@ -214,7 +221,12 @@ def _acts(at: Around, after: list[str], of_place: bool) -> bool:
     if after[0] in _TELLING:
         return True
     business = after[0] in _DOES or after == ["in", "talks"] or (after[0] == "to" and after[-1] in _TO)
-    return (business and (at.money or not of_place)) or (after[0] in _MOVES and at.money)
+    return (business and (at.money or not of_place)) or (after[0] in _MOVES and (at.money or len(after) == 1))
+
+
+def moves(at: Around) -> bool:
+    """Whether it does what a company beside another would be told to do: Apple rises while Tesla falls."""
+    return at.opens and bool(at.after) and at.after[0].lower() in _MOVES
 
 
 def has_capital_reason(at: Around) -> bool:

@@ -90,7 +90,7 @@ def load_onnx(folder: pathlib.Path) -> OnnxModel:
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"), threads)
         tokenizer.enable_truncation(_TOKENS)
         tokenizer.enable_padding(pad_id=config.get("pad_token_id") or 0)
-        model = OnnxModel(f"onnx:{folder.name}", session, tokenizer, _signs_of(config))
+        model = OnnxModel(f"onnx:{folder.resolve().name}", session, tokenizer, _signs_of(config))
         model.score(["tried here, not in a worker"])
     except Exception as error:  # whatever the libraries raise, which have no exceptions in common
         why = " ".join(str(error).split())[:200]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import ahocorasick_rs
 
 from beam_pipelines.transforms.company_names import Doubt, Name, is_common, key_of, names_of
-from beam_pipelines.transforms.name_reasons import Around, has_capital_reason, has_reason, is_denied, is_surname
+from beam_pipelines.transforms.name_reasons import Around, has_capital_reason, has_reason, is_denied, is_surname, moves
 from beam_pipelines.transforms.tickers import (
     Company,
     common_words,
@@ -213,7 +213,8 @@ def _by_neighbours(text: str, places: list[_Found], sure: list[bool], open_at: d
     begins = [it.mention.begin for it, is_sure in zip(places, sure, strict=True) if is_sure]
     for number, at in open_at.items():
         (_, begin, end), doubt = places[number]
-        if doubt == Doubt.UNIT or (doubt < Doubt.CODE and has_capital_reason(at)):
+        told = (doubt < Doubt.CODE and has_capital_reason(at)) or (doubt == Doubt.WORD and moves(at))
+        if doubt == Doubt.UNIT or told:
             near = bisect.bisect_left(begins, begin - _NEAR)
             sure[number] = near < len(begins) and begins[near] < end + _NEAR and not at.shouted
     for step, numbers in ((-1, [*open_at]), (1, [*reversed(open_at)])):

@@ -1,4 +1,6 @@
-"""Accuracy and macro-F1 of the default sentiment model and of others: python -m tests.bench.sentiment.
+"""Accuracy and macro-F1 of the default sentiment model and of others: python -m tests.bench.sentiment [FOLDER].
+
+FOLDER is one that `--sentiment_model=onnx:` takes, such as tests.bench.minilm makes.
 
 On the test part of Twitter Financial News and on Financial PhraseBank, of which no model here has seen anything.
 """
@@ -7,19 +9,29 @@ import contextlib
 import io
 import os
 import pathlib
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+import apache_beam as beam
+import pyarrow as pa
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 
+from beam_pipelines.runners.defaults import DIRECT_RUNNER
+from beam_pipelines.transforms.articles import ARTICLES
+from beam_pipelines.transforms.batches import Span, with_span
+from beam_pipelines.transforms.language import LANGUAGES
+from beam_pipelines.transforms.news import Reading, ScoreValid
+from beam_pipelines.transforms.onnx_sentiment import load_onnx
 from beam_pipelines.transforms.sentiment import category_of, default_model
 from beam_pipelines.transforms.sentiment_model import WeightedModel
+from beam_pipelines.transforms.symbols import packaged_directory
 
 from .sentiment_data import LABELS, Labelled, phrasebank, twitter
 
@@ -100,6 +112,33 @@ def ours_by_argmax(texts: list[str]) -> list[str]:
     return [LABELS[max(range(3), key=model.probabilities(text).__getitem__)] for text in texts]
 
 
+def by_run_inference(folder: pathlib.Path) -> Labels:
+    """A model of ONNX weights, by the categories that users see, in a pipeline as the stream has it."""
+
+    def labels(texts: list[str]) -> list[str]:
+        rows = [_article(number, text) for number, text in enumerate(texts)]
+        span = Span("labelled", 0, 0, len(rows))
+        articles = with_span(pa.RecordBatch.from_pylist(rows, ARTICLES), span)
+        with tempfile.TemporaryDirectory() as temporary:
+            given = pathlib.Path(temporary, "given")
+            with beam.Pipeline(DIRECT_RUNNER) as pipeline:
+                scored = pipeline | beam.Create([(0, articles)]) | ScoreValid(lambda: _reading(folder))
+                scored | beam.Map(lambda batch: given.write_text("\n".join(batch["sentiment_category"].to_pylist())))
+            return given.read_text().splitlines()
+
+    return labels
+
+
+def _reading(folder: pathlib.Path) -> Reading:
+    return Reading(load_onnx(folder), packaged_directory(), LANGUAGES)
+
+
+def _article(number: int, text: str) -> dict[str, object]:
+    texts = {"article_id": str(number), "provider_id": str(number), "title": text, "content": "", "source": "labelled"}
+    rest = {"published_at": 0, "log_time": 0, "partition": 0, "offset": number, "symbols": [], "categories": []}
+    return texts | rest | {"kind": "news"}
+
+
 def accuracy_and_f1(labels: Labels, rows: list[Labelled]) -> tuple[float, float]:
     """Accuracy and macro-F1 of `labels` on labelled texts."""
     given = labels([row.text for row in rows])
@@ -118,6 +157,8 @@ def main() -> None:
         "ours by category (±0.3)": ours_by_category,
         "ours by argmax": ours_by_argmax,
     }
+    if sys.argv[1:]:
+        models[f"{pathlib.Path(sys.argv[1]).name}, through RunInference"] = by_run_inference(pathlib.Path(sys.argv[1]))
     heads = [f"{name} ({len(rows):,}) {measure}" for name, rows in sets.items() for measure in ("accuracy", "macro-F1")]
     print("| model |", " | ".join(heads), "|")
     print("|---|" + "---|" * len(heads))

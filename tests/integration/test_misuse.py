@@ -1,6 +1,7 @@
 """Bad use of every program: one clear sentence, exit code 2, no traceback, no secret, within 15 seconds."""
 
 import argparse
+import gzip
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ import psycopg
 import psycopg.conninfo
 import pytest
 
-from beam_pipelines import daily, demo, jobs, market, replay, stack
+from beam_pipelines import daily, demo, jobs, market, news, replay, stack
 from beam_pipelines.command_line import Parser
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.kafka import KafkaConfig
@@ -54,10 +55,14 @@ def in_a_folder_with_files_of_every_damage(tmp_path: pathlib.Path, monkeypatch: 
         "noise.parquet": "PAR1 and nothing more",
         "noise.zip": "PK",
         "ticks.xlsx": "x",
+        "good.ndjson": '{"id":"a","title":"Apple rises","published_at":1795180000000}\n',
+        "noise.ndjson.gz": "no gzip",
     }
     for name, text in texts.items():
         pathlib.Path(name).write_text(text)
     pathlib.Path("latin.csv").write_bytes(b"symbol,timestamp,price,volume\n\xff\xfe\xe9,1,2,3\n\xe9")
+    whole = gzip.compress(b"".join(b'{"id":%d}\n' % number for number in range(1000)))
+    pathlib.Path("torn.ndjson.gz").write_bytes(whole[:20] + bytes(10) + whole[30:])
     pathlib.Path("precious").mkdir()
     pathlib.Path("precious", "thesis.txt").write_text("all my work")
 
@@ -236,7 +241,75 @@ def test_market_refuses(refusal: Refusal, line: str, says: str) -> None:
     assert not pathlib.Path("lake").exists()
 
 
+READING = [  # flags that the stream and the batch have in common
+    ("--sentiment_model=", "--sentiment_model: '' is no model: give default, or onnx:FOLDER"),
+    ("--sentiment_model=bert", "--sentiment_model: 'bert' is no model: give default, or onnx:FOLDER"),
+    ("--sentiment_model=onnx:", "--sentiment_model: 'onnx:' is no model: give default, or onnx:FOLDER"),
+    ("--sentiment_model=onnx:none", "--sentiment_model=onnx:none: there is no folder none: correct it"),
+    ("--sentiment_model=onnx:a_file", "--sentiment_model=onnx:a_file: there is no folder a_file: correct it"),
+    ("--sentiment_model=onnx:precious", "sentiment model precious cannot be loaded ([Errno 2] No such file or dir"),
+    ("--languages=xx", "--languages: 'xx' is no language that is told apart: give ISO 639-1 codes"),
+    ("--languages=en,german", "--languages: 'german' is no language that is told apart"),
+    ("--languages=", "--languages: '' is no language that is told apart"),
+    ("--languages=en,", "--languages: '' is no language that is told apart"),
+    ("--tickers=", "--tickers: is empty"),
+    ("--tickers=none.csv", "The ticker directory none.csv cannot be read as UTF-8 text"),
+    ("--tickers=precious", "The ticker directory precious cannot be read as UTF-8 text"),
+    ("--tickers=latin.csv", "The ticker directory latin.csv cannot be read as UTF-8 text"),
+    ("--tickers=columns.csv", "columns.csv, line 1: the header was 'x,y'; give a CSV file with the header symbol,name"),
+    ("--tickers=empty.csv", "empty.csv, line 1: the header was ''"),
+    ("--tickers=broken.json", "broken.json, line 1: is not JSON"),
+]
+NEWS = [
+    *READING,
+    ("--input=", "--input: is empty"),
+    ("--input=none.ndjson", "input file none.ndjson does not exist: correct the path"),
+    ("--input=precious", "input file precious is of no kind that can be read: give one of .ndjson, .jsonl"),
+    ("--input=columns.csv", "input file columns.csv is of no kind that can be read"),
+    ("--input=noise.ndjson.gz", "input file noise.ndjson.gz cannot be read (Not a gzipped file"),
+    ("--input=torn.ndjson.gz", "input file torn.ndjson.gz cannot be read (Error -3 while decompressing data"),
+    ("--max_future_ms=x", "--max_future_ms: must be a whole number from 0"),
+    (f"--max_future_ms={HUGE}", "--max_future_ms: must be a whole number"),
+    ("--bootstrap_servers=", "--bootstrap_servers: is empty"),
+    ("--bootstrap_servers=h:x", "h:x"),
+    ("--kafka_config=none.json", "kafka_config none.json cannot be read (No such file or directory)"),
+    ("--kafka_config=broken.json", "kafka_config broken.json is not a JSON object of settings: correct it"),
+    ("--topic=", "--topic: is empty"),
+    ("--processed_topic=", "--processed_topic: is empty"),
+    ("--dead_letter_topic=_space_", "--dead_letter_topic: is empty"),
+    (
+        "--bootstrap_servers=h:1 --processed_topic=news-raw",
+        "must differ, not news-raw, news-raw, dead-letters: the stream would read what it writes",
+    ),
+    ("--bootstrap_servers=h:1 --topic=a --dead_letter_topic=a", "must differ, not a, news-sentiment-stream, a: the"),
+    (
+        "--input=good.ndjson --bootstrap_servers=h:1 --processed_topic=a --dead_letter_topic=a",
+        "--topic, --processed_topic and --dead_letter_topic must differ, not a, a",
+    ),
+    ("--start=noon", "--start: position 'noon' is not understood: give earliest, latest, committed, a time"),
+    ("--bounded=x", "--bounded: ignored explicit argument 'x'"),
+    ("--lake=ftp://x", "lake 'ftp://x' is not a place this can write to: give a folder or s3://bucket/prefix"),
+    ("--lake=a_file/x", "a_file is a file: choose another folder"),
+    ("--timescale_dsn=nonsense", "--timescale_dsn is not a PostgreSQL connection string"),
+    (f"--timescale_dsn={DSN}", "cannot connect to database ticks on 127.0.0.1:1: Connection refused: check --time"),
+    ("--langages=en", "unknown flag or argument --langages: did you mean --languages?"),
+    ("--ticker=x", "unknown flag or argument --ticker: did you mean --tickers?"),
+    ("--zzz", "unknown flag or argument --zzz: see --help"),
+    ("extra", "unknown flag or argument extra"),
+    ("--streaming", "--streaming needs --runner=FlinkRunner"),
+    (f"{FLINK} --flink_master={CLOSED}", f"--flink_master={CLOSED}: no Flink cluster answers there"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), NEWS)
+def test_news_refuses(refusal: Refusal, line: str, says: str) -> None:
+    assert says in refusal(news, *split(line))
+    assert not pathlib.Path("lake").exists()
+
+
 DAILY = [
+    *((f"--lake=x {line}", says) for line, says in READING),
+    ("--lake=x --news_topic=", "--news_topic: is empty"),
     ("", "the following arguments are required: --lake (see --help)"),
     ("--lake=", "--lake: is empty"),
     ("--lake=ftp://x", "lake 'ftp://x' is not a place"),
@@ -273,6 +346,15 @@ DAILY = [
 @pytest.mark.parametrize(("line", "says"), DAILY)
 def test_daily_refuses(refusal: Refusal, line: str, says: str) -> None:
     assert says in refusal(daily, *split(line))
+
+
+def test_daily_refuses_a_topic_of_which_there_are_no_articles(
+    refusal: Refusal, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert news.main(["--input=good.ndjson", "--lake=lake"]) == 0
+    capfd.readouterr()
+    said = refusal(daily, "--lake=lake", "--date=2026-11-20", "--news_topic=typo")
+    assert "has news of good.ndjson here, not of typo: choose one with --news_topic" in said
 
 
 SESSION = f"--bootstrap_servers={CLOSED}"
@@ -439,12 +521,13 @@ def own_flags(parser: argparse.ArgumentParser) -> list[str]:
     ("flags", "cases"),
     [
         (flags_of(market), MARKET_VALUES),
+        (flags_of(news), NEWS),
         (flags_of(daily), DAILY),
         (own_flags(replay._parser()), REPLAY),
         (own_flags(stack._parser()), STACK),
         (own_flags(jobs._parser()), JOBS),
     ],
-    ids=["market", "daily", "replay", "stack", "jobs"],
+    ids=["market", "news", "daily", "replay", "stack", "jobs"],
 )
 def test_no_flag_is_left_out_above(flags: list[str], cases: list[tuple[str, str]]) -> None:
     lines = " ".join(line for line, _ in cases)
@@ -472,6 +555,8 @@ def in_a_process(program: str, *arguments: object, **environment: str) -> str:
     [
         ("market", f"--bootstrap_servers={CLOSED} --bounded", f"Kafka at {CLOSED} cannot be reached"),
         ("market", "--streming", "did you mean --streaming?"),
+        ("news", "--languages=xx", "'xx' is no language that is told apart"),
+        ("news", "--input=torn.ndjson.gz", "torn.ndjson.gz cannot be read"),
         ("market", f"{FLINK} --environment_type=EXTERNAL --environment_config={CLOSED}", "no worker pool answers"),
         ("replay", SESSION, f"Kafka at {CLOSED} cannot be reached"),
         ("jobs", f"list {MASTER}", "no Flink cluster answers there"),
@@ -589,7 +674,7 @@ def test_market_refuses_a_database_that_it_cannot_write(refusal: Refusal, postgr
     assert "there is no table market_data_ts in the database: run the migrations: python -m" in told(password=SECRET)
     migrate.migrate(Dsn(postgres_dsn))
     with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        connection.execute("ALTER TABLE market_bars_ts DROP COLUMN vwap")
+        connection.execute("ALTER TABLE market_bars_ts DROP COLUMN vwap CASCADE")
     assert "table market_bars_ts has no column vwap: run the migrations" in told(password=SECRET)
 
 

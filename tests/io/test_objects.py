@@ -1,6 +1,7 @@
 """Objects are seen whole or not at all, whatever happens to their writer."""
 
 import contextlib
+import gzip
 import os
 import pathlib
 import signal
@@ -135,6 +136,16 @@ def test_an_object_that_is_not_there_is_not_found(tmp_path):
 def test_an_object_that_is_not_in_the_bucket_is_not_found(bucket):
     with pytest.raises(FileNotFoundError):
         bucket.open("a/x")
+
+
+@pytest.mark.servers
+def test_a_gzipped_object_is_not_gzipped_again_because_of_its_name(bucket):
+    written = gzip.compress(b'{"article_id":"x"}\n', mtime=0)
+    bucket.write("a/x.json.gz", pa.py_buffer(written))
+    s3 = fs.S3FileSystem(endpoint_override=bucket.endpoint, region=bucket.region)
+    (stored,) = s3.get_file_info([f"{bucket.name}/{bucket.prefix}/a/x.json.gz"])
+    assert stored.size == len(written)
+    assert content(bucket, "a/x.json.gz") == written
 
 
 def test_roots_name_folders_and_buckets(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """What WriteToTimescale promises, on a real PostgreSQL."""
 
 import decimal
+import itertools
 import json
 import math
 import pickle
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,11 +24,13 @@ from hypothesis import strategies as st
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.postgres import Dsn
 from beam_pipelines.io.table_writer import DatabaseUnavailableError, TableWriter
+from beam_pipelines.io.tables import NEWS_SENTIMENT, NEWS_WINDOWS
 from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, Table, WriteToTimescale, check_timescale
 from beam_pipelines.runners.servers.postgres import Postgres
 from beam_pipelines.sql.migrate import migrate
 from beam_pipelines.transforms.batches import DEAD_LETTERS, Span, with_span
 from tests.io.market_rows import NEW_YEAR, bars, ticks
+from tests.io.news_rows import ARTICLE, scored, windows
 
 pytestmark = pytest.mark.servers
 
@@ -119,6 +123,88 @@ def test_of_one_identity_in_a_batch_the_last_stands(write: Write, database: psyc
     write(ticks(4, symbol="S", timestamp=NEW_YEAR, seq=[1, 2, 1, 3], volume=[10, 20, 30, 40]))
     assert [row["revision"] for row in content(database, "market_bars_ts")] == [2]
     assert [(row["seq"], row["volume"]) for row in content(database)] == [(1, 30), (2, 20), (3, 40)]
+
+
+VERSIONS = [
+    {"offset": 3, "title": "three", "symbols": ["AAPL"], "symbol_scores": [0.5]},
+    {"offset": 9, "title": "nine", "sentiment_score": None, "sentiment_category": None},
+    {"offset": 10, "title": "ten", "symbols": [], "symbol_scores": []},
+]
+
+
+@pytest.mark.parametrize("sizes", [(3,), (1, 2), (2, 1), (1, 1, 1)], ids=str)
+def test_the_highest_version_stands_in_whatever_order_and_flushes_versions_come(
+    write: Write, database: psycopg.Connection[Any], sizes: tuple[int, ...]
+) -> None:
+    ends = list(itertools.accumulate(sizes))
+    for order in itertools.permutations(VERSIONS):
+        database.execute("TRUNCATE news_sentiment_ts")
+        for size, end in zip(sizes, ends, strict=True):
+            assert write(scored(*order[end - size : end]), NEWS_SENTIMENT) == []
+        (row,) = content(database, "news_sentiment_ts")
+        assert (row["title"], row["offset"], row["symbols"], row["symbol_scores"]) == ("ten", 10, [], [])
+
+
+def test_a_version_that_comes_again_touches_nothing(write: Write, database: psycopg.Connection[Any]) -> None:
+    write(scored(*VERSIONS), NEWS_SENTIMENT)
+    before = content(database, "news_sentiment_ts")
+    for again in (VERSIONS, VERSIONS[:1], VERSIONS[::-1]):
+        assert write(scored(*again), NEWS_SENTIMENT) == []
+    assert content(database, "news_sentiment_ts") == before
+
+
+def test_the_same_version_with_other_values_replaces_them(write: Write, database: psycopg.Connection[Any]) -> None:
+    write(scored(VERSIONS[2]), NEWS_SENTIMENT)
+    write(scored(VERSIONS[2] | {"model": "another"}), NEWS_SENTIMENT)
+    assert [row["model"] for row in content(database, "news_sentiment_ts")] == ["another"]
+
+
+def test_every_column_of_an_article_arrives(write: Write, database: psycopg.Connection[Any]) -> None:
+    assert write(scored({"url": "https://x/1", "title": "ünï 💹"}), NEWS_SENTIMENT) == []
+    (row,) = content(database, "news_sentiment_ts")
+    times = {name: row.pop(name).timestamp() * 1000 for name in ("time", "known_at")}
+    assert times == {"time": NEW_YEAR, "known_at": NEW_YEAR + 5}
+    del row["xmin"]
+    assert row == {
+        "article_id": uuid.UUID(ARTICLE),
+        "symbols": ["AAPL", "TSLA"],
+        "sentiment_score": decimal.Decimal("0.25"),
+        "sentiment_category": "neutral",
+        "news_category": "earnings",
+        "source": "wire",
+        "symbol_scores": [0.5, None],
+        "confidence": decimal.Decimal("0.75"),
+        "kinds": ["earnings"],
+        "kind": "news",
+        "language": "en",
+        "title": "ünï 💹",
+        "url": "https://x/1",
+        "model": "default",
+        "partition": 3,
+        "offset": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"sentiment_score": 1.5}, 'violates check constraint "news_sentiment_ts_sentiment_score_check"'),
+        ({"sentiment_score": -1.0001}, 'violates check constraint "news_sentiment_ts_sentiment_score_check"'),
+    ],
+)
+def test_a_score_that_is_none_is_refused(
+    write: Write, database: psycopg.Connection[Any], row: dict[str, Any], why: str
+) -> None:
+    (detail,) = write(scored(row, {"published_at": NEW_YEAR + 1}), NEWS_SENTIMENT)
+    assert why in detail
+    assert len(content(database, "news_sentiment_ts")) == 1
+
+
+def test_windows_come_again_with_more_news(write: Write, database: psycopg.Connection[Any]) -> None:
+    write(windows({}, {"symbol": "TSLA"}), NEWS_WINDOWS)
+    write(windows({"story_count": 2, "sentiment": None}), NEWS_WINDOWS)
+    found = {row["symbol"]: (row["story_count"], row["sentiment"]) for row in content(database, "news_windows_ts")}
+    assert found == {"AAPL": (2, None), "TSLA": (1, 0.5)}
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,9 @@ def test_another_order_of_the_classes_is_another_model(folder, model):
     assert [it.score for it in load_onnx(folder).score(texts(20))] == [-it.score for it in model.score(texts(20))]
 
 
-def test_its_name_is_its_folders(model):
-    assert model.name == "onnx:small"
+def test_its_name_is_its_folders_from_wherever_it_is_named(folder, model, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert model.name == load_onnx(pathlib.Path(".")).name == "onnx:small"
 
 
 def cut(path: pathlib.Path) -> None:

@@ -461,3 +461,20 @@ def test_a_missing_or_binary_file_is_told(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UsageError, match="cannot be read"):
         read_directory(tmp_path / "binary")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Apple rises while Tesla falls", ["AAPL", "TSLA"]),
+        ("Apple rises", ["AAPL"]),
+        ("Apple beat estimates", ["AAPL"]),
+        ("Target drops", ["TGT"]),
+        ("Target prices rise", []),
+        ("Gap widens between rich and poor", []),
+        ("Visa rules tightened", []),
+        ("Apple overtakes Microsoft as the most valuable company", ["AAPL", "MSFT"]),
+    ],
+)
+def test_a_word_that_does_what_companies_do_is_one(text, expected):
+    assert symbols_of(packaged_directory().mentions(text)) == expected
