@@ -8,6 +8,7 @@ import json
 import pathlib
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.transforms.articles import decode
-from beam_pipelines.transforms.batches import RAW, Span, joined, with_span
+from beam_pipelines.transforms.batches import RAW, Span, from_bytes, to_bytes, with_span
 from beam_pipelines.transforms.categories import news_kinds
 from beam_pipelines.transforms.language import language_of
 from beam_pipelines.transforms.near_duplicates import signature_of
 from beam_pipelines.transforms.news import SCORED, Reading, scored_articles, sentiment_messages
-from beam_pipelines.transforms.news_windows import SIGNATURE, facts_of, windows_of
+from beam_pipelines.transforms.news_windows import SIGNATURE, _CountDoFn, facts_of
 from beam_pipelines.transforms.plain_text import plain_text
 from beam_pipelines.transforms.sentiment import article_sentiment, default_model, sentiment_by_symbol
 from beam_pipelines.transforms.symbols import Mention, packaged_directory
@@ -241,7 +242,11 @@ def scored_on_one_symbol(count: int) -> pa.RecordBatch:
     rows = [
         {
             **dict.fromkeys(("news_category", "source", "kind", "language", "title", "model"), "x"),
-            **{"article_id": f"article-{number}", "symbols": ["AAPL"], "kinds": [], "partition": 0, "offset": number},
+            "article_id": f"article-{number}",
+            "symbols": ["AAPL"],
+            "kinds": [],
+            "partition": 0,
+            "offset": number,
             **dict.fromkeys(("published_at", "known_at"), MIDNIGHT + number * DAY_MS // count),
             "symbol_scores": [round(chance.uniform(-1, 1), 4)],
             "signature": signatures[number].tobytes(),
@@ -251,13 +256,32 @@ def scored_on_one_symbol(count: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, SCORED)
 
 
+class Bag(list[bytes]):
+    """State of a key, in memory."""
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """What is in it."""
+        return map(from_bytes, self)
+
+    def add(self, facts: pa.RecordBatch) -> None:
+        """One more batch."""
+        self.append(to_bytes(facts))
+
+
+class Timer:
+    """That never fires."""
+
+    def set(self, time: object) -> None:
+        """When it would."""
+
+
 def count_windows(scored: pa.RecordBatch, batch: int) -> Iterator[pa.RecordBatch]:
     """As the stream does: every batch is counted with all that came before."""
-    held: dict[str, list[pa.RecordBatch]] = {}
+    bags: defaultdict[str, Bag] = defaultdict(Bag)
+    stage: Any = _CountDoFn()
     for start in range(0, len(scored), batch):
         for key, facts in facts_of(scored.slice(start, batch)):
-            held.setdefault(key, []).append(facts)
-            yield windows_of(key, joined(held[key]), facts["known_at"].to_numpy())
+            yield from stage.process((key, facts), bags[key], Timer())
 
 
 def print_windows() -> None:
