@@ -17,14 +17,18 @@ The price: below 25 words one other word makes another text, so of headlines alo
 near-duplicates (capitals, signs and white space do not count), and none with the outlet's name added.
 """
 
+import functools
+import heapq
+import itertools
 import re
 import zlib
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["SHINGLE_WORDS", "SIGNATURE_SIZE", "THRESHOLD", "bands_of", "signature_of", "similarity"]
+__all__ = ["SHINGLE_WORDS", "SIGNATURE_SIZE", "THRESHOLD", "bands_of", "last_alike", "signature_of", "similarity"]
 
 SHINGLE_WORDS = 5
 """Words in a row that are compared as one."""
@@ -36,9 +40,10 @@ THRESHOLD = 0.7
 """From this similarity on two texts are near-duplicates."""
 
 _BANDS, _ROWS = 25, 5  # a band in common with probability 1 - (1 - s**5)**25; the last three values are in no band
-_BEYOND = [0] * (SHINGLE_WORDS - 1)  # in place of words before the first and after the last
+_BEYOND = bytes(4 * (SHINGLE_WORDS - 1))  # in place of words before the first and after the last
 _WORD = re.compile(r"\w+")
-_CHUNK = 256  # shingles at once: their products stay in the cache, and a long text takes no more memory
+_MOST_KNOWN, _LONGEST_KNOWN = 1 << 15, 40  # words, and their characters: 20 MB at most
+_CHUNK = 512  # shingles at once: their products stay in the cache, and a long text takes no more memory
 
 
 def _permutations() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
@@ -60,8 +65,9 @@ def signature_of(text: str) -> NDArray[np.uint32]:
     hashes = _mixed(_shingles(text))
     smallest = np.full(SIGNATURE_SIZE, np.iinfo(np.uint32).max, np.uint32)
     for start in range(0, len(hashes), _CHUNK):
-        permuted = hashes[start : start + _CHUNK, None] * _FACTORS + _SUMMANDS
-        np.minimum(smallest, permuted.min(axis=0), out=smallest)
+        permuted = _FACTORS[:, None] * hashes[start : start + _CHUNK]
+        permuted += _SUMMANDS[:, None]
+        np.minimum(smallest, permuted.min(axis=1), out=smallest)
     return smallest
 
 
@@ -70,23 +76,65 @@ def similarity(one: NDArray[np.unsignedinteger[Any]], other: NDArray[np.unsigned
     return float(np.count_nonzero(one == other)) / SIGNATURE_SIZE
 
 
-def bands_of(signature: NDArray[np.unsignedinteger[Any]]) -> list[bytes]:
-    """Keys, one a band; texts that have a key in common are candidates for near-duplicates."""
-    values = signature[: _BANDS * _ROWS].astype("<u4").reshape(_BANDS, _ROWS)
-    return [bytes([band]) + row.tobytes() for band, row in enumerate(values)]
+def bands_of(signatures: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.uint64]:
+    """Keys, one a band, [..., 25], of signatures, [..., SIGNATURE_SIZE].
+
+    Texts that have a key in common are candidates for near-duplicates.
+    """
+    values = signatures[..., : _BANDS * _ROWS].reshape(*signatures.shape[:-1], _BANDS, _ROWS)
+    keys = np.broadcast_to(np.arange(_BANDS, dtype=np.uint64), values.shape[:-1])
+    for row in range(_ROWS):
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + values[..., row]
+    return keys
+
+
+def last_alike(signatures: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.int64]:
+    """For each of signatures, [texts, SIGNATURE_SIZE], the last one before it that is a near-duplicate; -1: none is."""
+    keys = bands_of(signatures)
+    _, place, count = np.unique(keys, return_inverse=True, return_counts=True)
+    shared = count[place].reshape(keys.shape) > 1  # most texts share no band with any
+    found = np.full(len(signatures), -1)
+    seen: defaultdict[int, list[int]] = defaultdict(list)
+    for at in np.flatnonzero(shared.any(axis=1)).tolist():
+        bands = [seen[key] for key in keys[at][shared[at]].tolist()]
+        candidates = heapq.merge(*map(reversed, bands), reverse=True)
+        near = (other for other, _ in itertools.groupby(candidates) if _alike(signatures[at], signatures[other]))
+        found[at] = next(near, -1)
+        for band in bands:
+            band.append(at)
+    return found
+
+
+def _alike(one: NDArray[np.unsignedinteger[Any]], other: NDArray[np.unsignedinteger[Any]]) -> bool:
+    return similarity(one, other) >= THRESHOLD
 
 
 def _shingles(text: str) -> NDArray[np.uint32]:
     """A hash of each run of words: the hashes of its words as digits of a number, modulo 2**32."""
-    words = "\n".join(_WORD.findall(text.lower())) or text.replace("\n", " ")
-    crcs = [zlib.crc32(word) for word in words.encode(errors="replace").split(b"\n")]
-    digits = _mixed(np.array([*_BEYOND, *crcs, *_BEYOND], np.uint32))
+    crcs = b"".join(map(_crcs_of, text.lower().split())) or _crc_of(text.replace("\n", " "))
+    digits = _mixed(np.frombuffer(b"".join((_BEYOND, crcs, _BEYOND)), "<u4"))
     runs = len(digits) - SHINGLE_WORDS + 1
     hashes = digits[:runs].copy()
     for place in range(1, SHINGLE_WORDS):
         hashes *= np.uint32(0x9E3779B1)
         hashes += digits[place : runs + place]
     return hashes
+
+
+def _crcs_of(blank_parted: str) -> bytes:
+    """The CRC-32 of each word between two blanks, four bytes each; news has few different ones, so most are known."""
+    return _known_crcs(blank_parted) if len(blank_parted) <= _LONGEST_KNOWN else _computed_crcs(blank_parted)
+
+
+def _computed_crcs(blank_parted: str) -> bytes:
+    return b"".join(map(_crc_of, _WORD.findall(blank_parted)))
+
+
+_known_crcs = functools.lru_cache(_MOST_KNOWN)(_computed_crcs)
+
+
+def _crc_of(word: str) -> bytes:
+    return zlib.crc32(word.encode(errors="replace")).to_bytes(4, "little")
 
 
 def _mixed(hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:

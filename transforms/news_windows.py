@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from beam_pipelines.transforms.batches import ArrowCoder, joined
 from beam_pipelines.transforms.closing_state import DAY_MS
 from beam_pipelines.transforms.gather import Gather
-from beam_pipelines.transforms.near_duplicates import THRESHOLD, bands_of, similarity
+from beam_pipelines.transforms.near_duplicates import SIGNATURE_SIZE, last_alike
 from beam_pipelines.transforms.sentiment import category_of
 
 __all__ = ["FACTS", "LENGTHS", "LONGEST_MS", "SIGNATURE", "WINDOWS", "CountNews", "Length", "facts_of", "windows_of"]
@@ -51,6 +51,8 @@ LONGEST_MS: Final = max(length.window for length in LENGTHS)
 """How old an article may be when it becomes known, to be news."""
 
 _KEEP_S = 35 * 86_400  # longer than a raw topic keeps its records, so that none comes when its day is forgotten
+
+_MANY_BATCHES = 32  # held of a key: more are joined, since to read a batch costs more than the articles in it
 
 FACTS = pa.schema(
     [
@@ -81,6 +83,9 @@ WINDOWS = pa.schema(
 """A symbol's news in a window.  (symbol, time, window_seconds) identifies a row."""
 
 
+_READ = ["article_id", "published_at", "known_at", "partition", "offset", "symbols", "symbol_scores", "signature"]
+
+
 def facts_of(scored: pa.RecordBatch, day: int | None = None) -> Iterator[tuple[str, pa.RecordBatch]]:
     """The FACTS of each symbol and day in a batch of SCORED articles, under the keys symbol|day; perhaps of one day.
 
@@ -88,7 +93,7 @@ def facts_of(scored: pa.RecordBatch, day: int | None = None) -> Iterator[tuple[s
     the longest window was no news any more, and is in none.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
-    for article in scored.to_pylist():
+    for article in scored.select(_READ).to_pylist():
         if article["known_at"] - article["published_at"] > LONGEST_MS:
             Metrics.counter("news", "too_old_for_windows").inc()
             continue
@@ -121,7 +126,7 @@ def windows_of(key: str, facts: pa.RecordBatch, added: NDArray[np.int64] | None 
 def _once(facts: pa.RecordBatch) -> pa.RecordBatch:
     """Each article once, as it was when it became known, in that order."""
     order = np.lexsort([facts[name].to_numpy() for name in ("offset", "partition", "known_at")])
-    ids = facts["article_id"].take(pa.array(order)).to_numpy(zero_copy_only=False)
+    ids = facts["article_id"].dictionary_encode().indices.to_numpy()[order]
     first = np.sort(np.unique(ids, return_index=True)[1])
     once = facts.take(pa.array(order[first]))
     return once.take(pc.sort_indices(once, [("known_at", "ascending"), ("article_id", "ascending")]))
@@ -144,54 +149,49 @@ class _Stories:
 
     def __init__(self, facts: pa.RecordBatch) -> None:
         self.known_at: NDArray[np.int64] = facts["known_at"].to_numpy()
-        self._before = _known_before(self.known_at.tolist(), facts["signature"].to_pylist())
+        self._before = _known_before(self.known_at, facts["signature"])
         self._score = facts["score"].to_numpy(zero_copy_only=False)
-        self._category = np.array([None if np.isnan(score) else category_of(score) for score in self._score])
+        self._is_scored = ~np.isnan(self._score)
+        categories = list(map(category_of, self._score))
+        self._is_positive = np.array([it == "positive" for it in categories], bool)
+        self._is_negative = np.array([it == "negative" for it in categories], bool)
 
     def row(self, symbol: str, end: int, length: Length) -> dict[str, Any]:
         """The row of one window, which is not empty."""
         begin = end - length.window
-        first, last = np.searchsorted(self.known_at, [begin, end]).tolist()
-        stories = first + np.flatnonzero(self._before[first:last] < begin)
-        scored = stories[~np.isnan(self._score[stories])]
+        first, last = np.searchsorted(self.known_at, (begin, end)).tolist()
+        inside = slice(first, last)
+        is_story = self._before[inside] < begin
+        scored = first + np.flatnonzero(is_story & self._is_scored[inside])
+        scores = self._score[scored]
         weights = np.exp2((self.known_at[scored] - end) / length.half_life)
         return {
             "symbol": symbol,
             "time": end,
             "window_seconds": length.window // 1000,
             "article_count": last - first,
-            "story_count": len(stories),
-            "positive_count": int((self._category[stories] == "positive").sum()),
-            "negative_count": int((self._category[stories] == "negative").sum()),
-            "sentiment": _mean(self._score[scored], np.ones(len(scored))),
-            "decayed_sentiment": _mean(self._score[scored], weights),
+            "story_count": np.count_nonzero(is_story),
+            "positive_count": np.count_nonzero(is_story & self._is_positive[inside]),
+            "negative_count": np.count_nonzero(is_story & self._is_negative[inside]),
+            "sentiment": _ratio(scores, len(scores)),
+            "decayed_sentiment": _ratio(scores * weights, math.fsum(weights.tolist())),
             "newest_at": int(self.known_at[last - 1]),
         }
 
 
-def _mean(scores: NDArray[np.float64], weights: NDArray[np.float64]) -> float | None:
-    """Weighted, 4 decimals; the sums are rounded once, so they depend on no order."""
-    if not len(scores):
-        return None
-    return round(math.fsum(scores * weights) / math.fsum(weights), 4)
+def _ratio(parts: NDArray[np.float64], whole: float) -> float | None:
+    """4 decimals; None: there are no parts.  Their sum is rounded once, so it depends on no order."""
+    return round(math.fsum(parts.tolist()) / whole, 4) if len(parts) else None
 
 
 _NEVER = -(2**63)
 
 
-def _known_before(known_at: list[int], signatures: list[bytes]) -> NDArray[np.int64]:
+def _known_before(known_at: NDArray[np.int64], signatures: pa.Array) -> NDArray[np.int64]:
     """When the last article before each one that resembles it became known, ms."""
-    before = np.full(len(known_at), _NEVER)
-    values = [np.frombuffer(signature, SIGNATURE) for signature in signatures]
-    seen: dict[bytes, list[int]] = {}
-    for at, bands in enumerate(map(bands_of, values)):
-        others = sorted({other for band in bands for other in seen.get(band, ())}, reverse=True)
-        like = next((other for other in others if similarity(values[at], values[other]) >= THRESHOLD), None)
-        if like is not None:
-            before[at] = known_at[like]
-        for band in bands:
-            seen.setdefault(band, []).append(at)
-    return before
+    values = np.frombuffer(b"".join(signatures.to_pylist()), SIGNATURE).reshape(-1, SIGNATURE_SIZE)
+    like = last_alike(values)
+    return np.where(like < 0, _NEVER, known_at[like])
 
 
 class CountNews(beam.PTransform):
@@ -234,6 +234,10 @@ class _CountDoFn(beam.DoFn):
     ) -> Iterator[pa.RecordBatch]:
         key, facts = element
         before = list(held.read())
+        if len(before) >= _MANY_BATCHES:
+            before = [joined(before)]
+            held.clear()
+            held.add(before[0])
         held.add(facts)
         forget.set(Timestamp.now() + _KEEP_S)
         yield windows_of(key, joined([*before, facts]), facts["known_at"].to_numpy())

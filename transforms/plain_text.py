@@ -87,10 +87,12 @@ def _in_place_of(markup: re.Match[str]) -> str:
 
 def _tidy(text: str) -> str:
     """Without control characters, white space collapsed, no empty lines."""
-    if text.isprintable() and "  " not in text:
-        return text.strip()
-    lines = (" ".join(line.split()) for line in _UNSEEN.sub("", text).splitlines())
-    return "\n".join(line for line in lines if line)
+    lines = text.split("\n")
+    if "  " not in text and all(map(str.isprintable, lines)):
+        lines = [line.strip() for line in lines]
+    else:
+        lines = [" ".join(line.split()) for line in _UNSEEN.sub("", text).splitlines()]
+    return "\n".join(filter(None, lines))
 
 
 def _composed(text: str) -> str:

@@ -15,6 +15,7 @@ from beam_pipelines.transforms.sentiment_model import Sentiment, SentimentModel,
 from beam_pipelines.transforms.tokens import classes_of, sentence_spans, tokens_of
 
 __all__ = [
+    "Once",
     "Sentiment",
     "SentimentModel",
     "SymbolMention",
@@ -48,6 +49,25 @@ class SymbolMention(Protocol):
         """Where it ends."""
 
 
+class Once:
+    """A model that scores each text but once, for all that is asked about one article.
+
+    Args:
+      model: what scores.
+    """
+
+    def __init__(self, model: SentimentModel) -> None:
+        self.name = model.name
+        self._model = model
+        self._found: dict[str, Sentiment] = {}
+
+    def score(self, texts: Sequence[str]) -> list[Sentiment]:
+        """The sentiment of each text, in order."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._found]
+        self._found.update(zip(new, self._model.score(new), strict=True))
+        return [self._found[text] for text in texts]
+
+
 def article_sentiment(model: SentimentModel, title: str, content: str) -> Sentiment:
     """The sentiment of an article by its title and the first eight sentences, of each 4,000 characters at most.
 
@@ -62,10 +82,10 @@ def article_sentiment(model: SentimentModel, title: str, content: str) -> Sentim
 def _article_parts(title: str, content: str) -> Iterator[tuple[str, float]]:
     """The texts that count, each with its weight."""
     if title.strip():
-        yield title[:_SCORED_CHARACTERS], _TITLE
+        yield title[:_SCORED_CHARACTERS].strip(), _TITLE
     scored = content[:_SCORED_CHARACTERS]
     for number, (begin, end) in enumerate(islice(sentence_spans(scored), _SCORED_SENTENCES)):
-        yield scored[begin:end], _BODY if number else _LEAD
+        yield scored[begin:end].strip(), _BODY if number else _LEAD
 
 
 def _mean(found: list[Sentiment], weights: Iterable[float]) -> Sentiment:
@@ -111,7 +131,8 @@ def _clauses(text: str, mentions: list[SymbolMention]) -> Iterator[tuple[str, li
         first = at
         while at < len(mentions) and mentions[at].begin < end:
             at += 1
-        yield from _clauses_of(text, begin, end, mentions[first:at])
+        if at > first:
+            yield from _clauses_of(text, begin, end, mentions[first:at])
 
 
 def _clauses_of(text: str, begin: int, end: int, mentions: list[SymbolMention]) -> Iterator[tuple[str, list[str]]]:
@@ -123,10 +144,10 @@ def _clauses_of(text: str, begin: int, end: int, mentions: list[SymbolMention]) 
         if following and named.keys() != {following.symbol}:
             cut = _cut(text, begin, mention.end, following.begin, end)
             if cut:
-                yield text[begin : cut.start()], list(named)
+                yield text[begin : cut.start()].strip(), list(named)
                 begin, named = cut.end(), {}
     if named:
-        yield text[begin:end], list(named)
+        yield text[begin:end].strip(), list(named)
 
 
 def _cut(text: str, begin: int, after: int, before: int, end: int) -> re.Match[str] | None:

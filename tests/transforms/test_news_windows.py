@@ -3,16 +3,18 @@
 import math
 import uuid
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
+from apache_beam.testing.util import assert_that
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_pipelines.transforms.batches import joined
 from beam_pipelines.transforms.near_duplicates import THRESHOLD, signature_of, similarity
 from beam_pipelines.transforms.news import SCORED
-from beam_pipelines.transforms.news_windows import LENGTHS, SIGNATURE, WINDOWS, facts_of, windows_of
+from beam_pipelines.transforms.news_windows import LENGTHS, SIGNATURE, WINDOWS, CountNews, facts_of, windows_of
 
 DAY = 20_777
 MIDNIGHT = DAY * 86_400_000
@@ -172,3 +174,18 @@ def test_what_is_not_scored_is_counted_all_the_same():
     row = streamed([batch(article(1, MIDNIGHT + HOUR, 0, None))])["MSFT", MIDNIGHT + 2 * HOUR, 3600]
     assert (row["story_count"], row["sentiment"], row["decayed_sentiment"]) == (1, None, None)
     assert WINDOWS.field("sentiment").nullable
+
+
+def test_the_state_holds_an_article_each_however_many_batches_came():
+    articles = [article(number, MIDNIGHT + number * 600_000, number % 6, 0.5) for number in range(80)]
+    wanted = rows_of([windows_of(key, facts) for key, facts in facts_of(batch(*articles))])
+
+    def last_rows_are_those_of_all(written):
+        written.sort(key=lambda row: row["article_count"])  # a row comes again with every article of its window
+        last = {(row["symbol"], row["time"], row["window_seconds"]): row for row in written}
+        assert last == wanted
+
+    with beam.Pipeline() as pipeline:
+        one_by_one = pipeline | beam.Create([batch(it) for it in articles]).with_output_types(pa.RecordBatch)
+        rows = one_by_one | CountNews(unbounded=True) | beam.FlatMap(pa.RecordBatch.to_pylist)
+        assert_that(rows, last_rows_are_those_of_all)
