@@ -50,6 +50,7 @@ $(BENCH_READY): $(READY)
 bench: $(BENCH_READY)
 	@$(BIN)/python -m tests.bench.kernel
 	@$(BIN)/python -m tests.bench.state
+	@$(BIN)/python -m tests.bench.news
 	@$(BIN)/python -m tests.bench.peers $(BENCH)
 	@$(BIN)/python -m tests.bench.stream --outputs=all $(BENCH)
 

@@ -28,6 +28,7 @@ __all__ = [
 _SCORED_CHARACTERS, _SCORED_SENTENCES = 4000, 8
 _TITLE, _LEAD, _BODY = 4.0, 2.0, 1.0
 _LEAST_SHARE = 0.25
+_CLAUSES = 3  # of a symbol: what is told first counts, and what comes later is mostly background
 _CLAUSE_CHARACTERS = 200  # on either side of a cut that must say something
 _CONNECTIVE = re.compile(r";|\b(?:while|whereas|but|although|though|however)\b", re.IGNORECASE)
 _WEAK_CONNECTIVE = re.compile(r",|\b(?:and|as|after|despite)\b", re.IGNORECASE)
@@ -107,9 +108,9 @@ def _mean(found: list[Sentiment], weights: Iterable[float]) -> Sentiment:
 def sentiment_by_symbol(model: SentimentModel, text: str, mentions: Sequence[SymbolMention]) -> dict[str, Sentiment]:
     """What `text` says of each symbol that it mentions, by symbol in the order of their first mention.
 
-    A text about a single symbol is scored like an article's content.  Otherwise a symbol gets the mean of the sentences
-    that mention it, or of its clauses where a sentence tells them apart: "Apple rises while Tesla falls".  Symbols of
-    one clause get the same.
+    A text about a single symbol is scored like an article's content.  Otherwise a symbol gets the mean of the first
+    three sentences that mention it, or of its clauses where a sentence tells them apart: "Apple rises while Tesla
+    falls".  Symbols of one clause get the same.
     """
     ordered = sorted(mentions, key=lambda mention: (mention.begin, mention.end))
     symbols = list(dict.fromkeys(mention.symbol for mention in ordered))
@@ -125,14 +126,29 @@ def sentiment_by_symbol(model: SentimentModel, text: str, mentions: Sequence[Sym
 
 
 def _clauses(text: str, mentions: list[SymbolMention]) -> Iterator[tuple[str, list[str]]]:
-    """The clauses of `text` that mention symbols, with these; mentions in order of their begin."""
+    """The first clauses of `text` that mention each symbol, with these; mentions in order of their begin."""
+    missing = dict.fromkeys((mention.symbol for mention in mentions), _CLAUSES)
     at = 0
     for begin, end in sentence_spans(text):
         first = at
         while at < len(mentions) and mentions[at].begin < end:
             at += 1
-        if at > first:
-            yield from _clauses_of(text, begin, end, mentions[first:at])
+        if any(mention.symbol in missing for mention in mentions[first:at]):
+            for clause, named in _clauses_of(text, begin, end, mentions[first:at]):
+                wanted = [symbol for symbol in named if symbol in missing]
+                if wanted:
+                    yield clause, wanted
+                    _count_down(missing, wanted)
+        if not missing:
+            return
+
+
+def _count_down(missing: dict[str, int], symbols: list[str]) -> None:
+    """Takes one off for each of `symbols`, of which those at none are no longer missing."""
+    for symbol in symbols:
+        missing[symbol] -= 1
+        if not missing[symbol]:
+            del missing[symbol]
 
 
 def _clauses_of(text: str, begin: int, end: int, mentions: list[SymbolMention]) -> Iterator[tuple[str, list[str]]]:

@@ -8,7 +8,6 @@ https://arxiv.org/abs/1810.04805.  The regression is trained on the training par
 """
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -16,8 +15,6 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
-
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import onnx

@@ -150,10 +150,19 @@ def text_of(title: str, content: str) -> Text:
     return Text(title, content, whole, READING.directory.mentions(whole))
 
 
-def model_symbols_categories(text: Text) -> None:
-    """What the articles are enriched with."""
-    mentions = READING.directory.mentions(text.whole)
-    news_kinds(text.whole[:TOPIC_CHARS])
+def model_symbols_categories(texts: list[Text]) -> None:
+    """What articles are enriched with: a step with all of a batch before the next, as `scored_articles` does."""
+    for start in range(0, len(texts), BATCH):
+        some = texts[start : start + BATCH]
+        found = [READING.directory.mentions(text.whole) for text in some]
+        for text in some:
+            news_kinds(text.whole[:TOPIC_CHARS])
+        for text, mentions in zip(some, found, strict=True):
+            sentiments(text, mentions)
+
+
+def sentiments(text: Text, mentions: list[Mention]) -> None:
+    """The sentiment of an article, and where it is about several symbols that of each."""
     model = Once(READING.model)
     article_sentiment(model, text.title, text.content)
     if len({mention.symbol for mention in mentions}) > 1:
@@ -184,9 +193,9 @@ def print_stages() -> None:
         "symbols": each(lambda text: directory.mentions(text.whole)),
         "categories": each(lambda text: news_kinds(text.whole[:TOPIC_CHARS])),
         "sentiment of the article": each(lambda text: article_sentiment(model, text.title, text.content)),
-        "sentiment by symbol": each(lambda text: sentiment_by_symbol(model, text.whole, text.mentions)),
+        "the same and by symbol": each(lambda text: sentiments(text, text.mentions)),
         "signature": each(lambda text: signature_of(text.whole)),
-        "**symbols, categories and both sentiments**": each(model_symbols_categories),
+        "**symbols, categories and sentiment, by symbol too**": lambda: model_symbols_categories(texts),
         "**all: JSON to scored articles**": lambda: read(raw),
         "messages for Kafka": lambda: [sentiment_messages(batch) for batch in scored],
     }

@@ -7,14 +7,11 @@ On the test part of Twitter Financial News and on Financial PhraseBank, of which
 
 import contextlib
 import io
-import os
 import pathlib
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-
-os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import apache_beam as beam
 import pyarrow as pa
