@@ -36,6 +36,7 @@ EXTRAS = {
         "py4j>=0.10.9",  # hands Flink SQL to Flink's own Java client
         "pyspark==3.5.0",  # the Spark that the daily batch runs on
         "finvader>=1",
+        "safetensors>=0.4",  # MiniLM's weights
         "vaderSentiment>=3.3",
     ],
     "onnx": [  # --sentiment_model=onnx:...
