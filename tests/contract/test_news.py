@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import random
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from beam_pipelines.io.lake_json import read_json_lines
 from beam_pipelines.io.lake_objects import NEWS_DATA
 from beam_pipelines.io.tables import NEWS_SENTIMENT, NEWS_WINDOWS
 from beam_pipelines.runners.jobs import launched
+from beam_pipelines.runners.servers.base import Server
 from beam_pipelines.transforms.batches import Span, span_of, with_span
 
 from .logs import create_topic, fill
@@ -191,28 +194,45 @@ class TestFlinkBounded(NewsContract):
         return on_flink
 
 
-class TestFlinkStreamingWhileItsWorkersAreKilled(NewsContract):
+class TestFlinkStreamingWhileEverythingIsKilled(NewsContract):
+    """All workers die, and then, one after the other, the TaskManager, PostgreSQL and S3, while articles come."""
+
     @pytest.fixture(scope="class")
     def sinks(
-        self, log, expected, new_sinks, kafka_server, s3_server, flink_cluster, workers, on_flink, tmp_path_factory
-    ) -> Iterator[Sinks]:
+        self,
+        log,
+        expected,
+        new_sinks,
+        kafka_server,
+        postgres_server,
+        s3_server,
+        flink_cluster,
+        workers,
+        on_flink,
+        tmp_path_factory,
+    ) -> Sinks:
         sinks = new_sinks(f"s3://{s3_server.bucket}")
         topic = f"{log.topic}-live"
         create_topic(kafka_server, topic, PARTITIONS)
         program = tmp_path_factory.mktemp("news") / "log"
-        third = len(log.records) // 3
+        size = -(-len(log.records) // 5)
+        parts = [log.records[start : start + size] for start in range(0, len(log.records), size)]
         flags = arguments(topic, sinks, "--checkpointing_interval=2000", *on_flink)
         command = [sys.executable, "-m", "beam_pipelines.news", *flags]
+        victims = flink_cluster.task_manager, postgres_server, s3_server
         with launched(command, flink_cluster.rest, sinks.processed, program) as job:
-            fill(kafka_server, topic, log.records[:third])
+            fill(kafka_server, topic, parts[0])
             await_true(job, lambda: sinks.count("news_windows_ts") > 0)
             before = sinks.count("news_sentiment_ts")
             with ThreadPoolExecutor(1) as pool:
-                sent = pool.submit(fill, kafka_server, topic, log.records[third : 2 * third], 4.0)
+                sent = pool.submit(fill, kafka_server, topic, parts[1], 4.0)
                 await_true(job, lambda: sinks.count("news_sentiment_ts") > before)
                 kill_workers(workers)
                 sent.result()
-            fill(kafka_server, topic, log.records[2 * third :])
+                for server, part in zip(victims, parts[2:], strict=True):
+                    sent = pool.submit(fill, kafka_server, topic, part, 4.0)
+                    kill_and_start(server)
+                    sent.result()
             with contextlib.suppress(TimeoutError):
                 await_true(job, lambda: is_complete(sinks, expected))
             assert job.has_restarted()
@@ -221,6 +241,13 @@ class TestFlinkStreamingWhileItsWorkersAreKilled(NewsContract):
     @pytest.fixture(scope="class")
     def batch_flags(self, spark_cluster) -> list[str]:
         return spark_cluster.arguments
+
+
+def kill_and_start(server: Server) -> None:
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGKILL)
+    os.waitpid(server.process.pid, 0)
+    server.start()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
