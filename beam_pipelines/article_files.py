@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms import records as keyed
+from beam_pipelines.transforms.articles import key_of
 from beam_pipelines.transforms.records import RECORDS
 
 __all__ = ["check_articles", "raw_articles", "sample_articles"]
@@ -93,4 +94,4 @@ def _key(line: bytes) -> bytes | None:
         identity = _IDENTITY.decode(line).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # it will be a dead letter
         return None
-    return None if identity is None else str(identity).strip().encode()
+    return None if identity is None else key_of(identity)

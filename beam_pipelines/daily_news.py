@@ -62,7 +62,7 @@ class Day(NamedTuple):
         published = scored | "Published" >> beam.Map(_published, begin).with_output_types(pa.RecordBatch)
         windows = scored | "Count" >> CountNews(unbounded=False, day=begin // DAY_MS)
         files = ProcessedFiles(self.read.objects, LAYOUT.dataset, self.day, "windows", "time")
-        after = [published, windows | "Processed" >> WriteProcessed(files)]
+        after = [windows | "Processed" >> WriteProcessed(files)]
         if replacement:
             refused, done = (published, windows) | "Replace" >> ReplaceRows(replacement, LAYOUT.dataset)
             refused | "KeepRefused" >> WriteRefusedToLake(self.read.objects.url)

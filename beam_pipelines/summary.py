@@ -26,10 +26,10 @@ _STREAMS = {
         "too_old_for_windows": "  too old for windows, by symbol",
     },
 }
+_DEAD_LETTERS = {"dead_letter_objects": "lake files of dead letters"}
 _LAKE = {
-    "market_data_objects": "lake files of ticks",
-    "news_objects": "lake files of articles",
-    "dead_letter_objects": "lake files of dead letters",
+    "market": {"market_data_objects": "lake files of ticks", **_DEAD_LETTERS},
+    "news": {"news_objects": "lake files of articles", **_DEAD_LETTERS},
 }
 
 
@@ -59,14 +59,14 @@ def summary(stream: str, counters: Counter[tuple[str, str]], lake: str | None, s
     table.add_row("dead letters", f"{sum(reasons.values()):,}")
     for reason, count in sorted(reasons.items()):
         table.add_row(f"  {reason}", f"{count:,}")
-    for label, count in _written(counters, lake).items():
+    for label, count in _written(stream, counters, lake).items():
         table.add_row(label, f"{count:,}")
     if lake:
         table.add_row("lake", lake)
     return table
 
 
-def _written(counters: Counter[tuple[str, str]], lake: str | None) -> dict[str, int]:
+def _written(stream: str, counters: Counter[tuple[str, str]], lake: str | None) -> dict[str, int]:
     """What each sink took."""
     sent = "records_written_"
     written = {}
@@ -75,7 +75,7 @@ def _written(counters: Counter[tuple[str, str]], lake: str | None) -> dict[str, 
             written[f"messages into {name.removeprefix(sent)}"] = count
         elif where == "timescale" and name.endswith("_rows"):
             written[f"rows into {name.removesuffix('_rows')}"] = count
-    files = {label: counters["lake", name] for name, label in _LAKE.items() if counters["lake", name]} if lake else {}
+    files = {label: counters["lake", name] for name, label in _LAKE[stream].items()} if lake else {}
     return written | files
 
 

@@ -19,6 +19,7 @@ import pyarrow.parquet
 from beam_pipelines import lean_files
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms import records as keyed
+from beam_pipelines.transforms.articles import key_of
 from beam_pipelines.transforms.batches import TICKS
 from beam_pipelines.transforms.json_rows import json_rows
 
@@ -192,7 +193,7 @@ class _Head(msgspec.Struct):
         """By which records that must keep their order are in one partition."""
         if self.symbol is not None:
             return _key(self.symbol)
-        return None if self.id is None else str(self.id).encode()
+        return None if self.id is None else key_of(self.id)
 
     @property
     def time(self) -> int:

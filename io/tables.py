@@ -9,9 +9,7 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from beam_pipelines.transforms.batches import BARS, ENRICHED, SUMMARIES
-from beam_pipelines.transforms.news import SCORED
-from beam_pipelines.transforms.news_windows import WINDOWS
+from beam_pipelines.transforms.batches import BARS, ENRICHED, SCORED, SUMMARIES, WINDOWS
 
 __all__ = [
     "DAILY_SUMMARY",

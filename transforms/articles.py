@@ -26,7 +26,7 @@ from beam_pipelines.transforms.json_objects import (
 )
 from beam_pipelines.transforms.timestamps import LAST_MS
 
-__all__ = ["ARTICLES", "KINDS", "Decoded", "article_id_of", "decode"]
+__all__ = ["ARTICLES", "KINDS", "Decoded", "article_id_of", "decode", "key_of"]
 
 ARTICLES = pa.schema(
     [
@@ -100,6 +100,11 @@ def article_id_of(source: str, provider_id: str) -> str:
     if _UUID.fullmatch(provider_id):
         return provider_id.lower()
     return str(uuid.uuid5(_NAMESPACE, f"{source}\n{provider_id}"))
+
+
+def key_of(provider_id: str | int) -> bytes:
+    """The key of an article's records, so that all its versions are in one partition; blanks are no part of an id."""
+    return str(provider_id).strip().encode()
 
 
 def decode(raw: pa.RecordBatch, max_future_ms: int) -> Decoded:

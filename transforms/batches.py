@@ -19,8 +19,10 @@ __all__ = [
     "ENRICHED",
     "PLACE_CODER",
     "RAW",
+    "SCORED",
     "SUMMARIES",
     "TICKS",
+    "WINDOWS",
     "ArrowCoder",
     "Place",
     "Span",
@@ -138,6 +140,47 @@ DEAD_LETTERS = pa.schema(
     ]
 )
 """Records that could not be used, with the reason and the original bytes."""
+
+SCORED = pa.schema(
+    [
+        pa.field("article_id", pa.string(), nullable=False),  # a UUID
+        pa.field("published_at", pa.int64(), nullable=False),  # ms UTC
+        pa.field("symbols", pa.list_(pa.string()), nullable=False),  # sorted, each once
+        pa.field("sentiment_score", pa.float64()),  # -1 to 1, 4 decimals; null: a language that the model cannot read
+        pa.field("sentiment_category", pa.string()),  # negative, neutral or positive
+        pa.field("news_category", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("symbol_scores", pa.list_(pa.float64()), nullable=False),  # what it says of each symbol
+        pa.field("confidence", pa.float64()),  # 0 to 1
+        pa.field("kinds", pa.list_(pa.string()), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # news, post or release
+        pa.field("language", pa.string(), nullable=False),  # ISO 639-1, or und
+        pa.field("title", pa.string(), nullable=False),  # plain text
+        pa.field("url", pa.string()),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("known_at", pa.int64(), nullable=False),  # log time of the record, or published_at if that is later
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("signature", pa.binary(), nullable=False),  # by which near duplicates are known
+    ]
+)
+"""Articles with what they say.  (published_at, article_id) identifies one."""
+
+WINDOWS = pa.schema(
+    [
+        pa.field("symbol", pa.dictionary(pa.int32(), pa.string()), nullable=False),
+        pa.field("time", pa.int64(), nullable=False),  # end of the window, ms
+        pa.field("window_seconds", pa.int32(), nullable=False),
+        pa.field("article_count", pa.int64(), nullable=False),
+        pa.field("story_count", pa.int64(), nullable=False),  # articles less the repeats
+        pa.field("positive_count", pa.int64(), nullable=False),  # stories
+        pa.field("negative_count", pa.int64(), nullable=False),
+        pa.field("sentiment", pa.float64()),  # mean of the stories' scores; null: none is scored
+        pa.field("decayed_sentiment", pa.float64()),  # their mean by weights that halve with age
+        pa.field("newest_at", pa.int64(), nullable=False),  # when the last article became known, ms
+    ]
+)
+"""A symbol's news in a window.  (symbol, time, window_seconds) identifies a row."""
 
 
 class Span(NamedTuple):

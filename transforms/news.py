@@ -22,7 +22,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from beam_pipelines.transforms.articles import decode
-from beam_pipelines.transforms.batches import span_of, with_span
+from beam_pipelines.transforms.batches import SCORED, span_of, with_span
 from beam_pipelines.transforms.categories import category_of_kinds, news_kinds
 from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.dead_letters import counted
@@ -44,7 +44,6 @@ from beam_pipelines.transforms.tick_records import symbol_of
 from beam_pipelines.transforms.typed import typed
 
 __all__ = [
-    "SCORED",
     "Reading",
     "ScoreArticles",
     "ScoreValid",
@@ -53,31 +52,6 @@ __all__ = [
     "scored_articles",
     "sentiment_messages",
 ]
-
-SCORED = pa.schema(
-    [
-        pa.field("article_id", pa.string(), nullable=False),  # a UUID
-        pa.field("published_at", pa.int64(), nullable=False),  # ms UTC
-        pa.field("symbols", pa.list_(pa.string()), nullable=False),  # sorted, each once
-        pa.field("sentiment_score", pa.float64()),  # -1 to 1, 4 decimals; null: a language that the model cannot read
-        pa.field("sentiment_category", pa.string()),  # negative, neutral or positive
-        pa.field("news_category", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("symbol_scores", pa.list_(pa.float64()), nullable=False),  # what it says of each symbol
-        pa.field("confidence", pa.float64()),  # 0 to 1
-        pa.field("kinds", pa.list_(pa.string()), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),  # news, post or release
-        pa.field("language", pa.string(), nullable=False),  # ISO 639-1, or und
-        pa.field("title", pa.string(), nullable=False),  # plain text
-        pa.field("url", pa.string()),
-        pa.field("model", pa.string(), nullable=False),
-        pa.field("known_at", pa.int64(), nullable=False),  # log time of the record, or published_at if that is later
-        pa.field("partition", pa.int32(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("signature", pa.binary(), nullable=False),  # by which near duplicates are known
-    ]
-)
-"""Articles with what they say.  (published_at, article_id) identifies one."""
 
 _TITLE_CHARS, _CONTENT_CHARS = 1_000, 20_000  # of the plain text that is read
 _TOPIC_CHARS = 600  # title and lead, which say what an article is about; further on much is mentioned in passing

@@ -24,13 +24,13 @@ from apache_beam.typehints import KV
 from apache_beam.utils.timestamp import Timestamp
 from numpy.typing import NDArray
 
-from beam_pipelines.transforms.batches import ArrowCoder, joined
+from beam_pipelines.transforms.batches import WINDOWS, ArrowCoder, joined
 from beam_pipelines.transforms.closing_state import DAY_MS
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.near_duplicates import SIGNATURE_SIZE, last_alike
 from beam_pipelines.transforms.sentiment import category_of
 
-__all__ = ["FACTS", "LENGTHS", "LONGEST_MS", "SIGNATURE", "WINDOWS", "CountNews", "Length", "facts_of", "windows_of"]
+__all__ = ["FACTS", "LENGTHS", "LONGEST_MS", "SIGNATURE", "CountNews", "Length", "facts_of", "windows_of"]
 
 
 class Length(NamedTuple):
@@ -65,23 +65,6 @@ FACTS = pa.schema(
     ]
 )
 """What is kept of the articles on one symbol."""
-
-WINDOWS = pa.schema(
-    [
-        pa.field("symbol", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("time", pa.int64(), nullable=False),  # end of the window, ms
-        pa.field("window_seconds", pa.int32(), nullable=False),
-        pa.field("article_count", pa.int64(), nullable=False),
-        pa.field("story_count", pa.int64(), nullable=False),  # articles less the repeats
-        pa.field("positive_count", pa.int64(), nullable=False),  # stories
-        pa.field("negative_count", pa.int64(), nullable=False),
-        pa.field("sentiment", pa.float64()),  # mean of the stories' scores; null: none is scored
-        pa.field("decayed_sentiment", pa.float64()),  # their mean by weights that halve with age
-        pa.field("newest_at", pa.int64(), nullable=False),  # when the last article became known, ms
-    ]
-)
-"""A symbol's news in a window.  (symbol, time, window_seconds) identifies a row."""
-
 
 _READ = ["article_id", "published_at", "known_at", "partition", "offset", "symbols", "symbol_scores", "signature"]
 

@@ -210,3 +210,11 @@ def test_a_lean_zip_of_bars_is_refused(tmp_path: pathlib.Path) -> None:
 def test_lines_cannot_be_shifted(file: Files) -> None:
     with pytest.raises(UsageError, match="cannot be restamped"):
         records_from_file(file("a.jsonl", "{}\n"), 1)
+
+
+def test_articles_are_keyed_by_id_as_the_decoder_reads_it(tmp_path):
+    path = tmp_path / "articles.ndjson"
+    path.write_text('{"id":42,"published_at":7}\n{"id":" 42 ","published_at":"1970-01-01T00:00:01Z"}\n{"id":"a b"}\n')
+    (batch,) = records_from_file(path)
+    assert batch["key"].to_pylist() == [b"42", b"42", b"a b"]
+    assert batch["time"].to_pylist() == [7, 1000, -1]

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.transforms.articles import decode
-from beam_pipelines.transforms.batches import RAW, Span, from_bytes, to_bytes, with_span
+from beam_pipelines.transforms.batches import RAW, SCORED, Span, from_bytes, to_bytes, with_span
 from beam_pipelines.transforms.categories import news_kinds
 from beam_pipelines.transforms.language import language_of
 from beam_pipelines.transforms.near_duplicates import signature_of
-from beam_pipelines.transforms.news import SCORED, Reading, scored_articles, sentiment_messages
+from beam_pipelines.transforms.news import Reading, scored_articles, sentiment_messages
 from beam_pipelines.transforms.news_windows import SIGNATURE, _CountDoFn, facts_of
 from beam_pipelines.transforms.plain_text import plain_text
 from beam_pipelines.transforms.sentiment import Once, article_sentiment, default_model, sentiment_by_symbol

@@ -5,8 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from beam_pipelines.transforms.news import SCORED
-from beam_pipelines.transforms.news_windows import WINDOWS
+from beam_pipelines.transforms.batches import SCORED, WINDOWS
 
 from .market_rows import NEW_YEAR
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_pipelines.transforms.articles import decode
-from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
-from beam_pipelines.transforms.news import SCORED, Reading, known_at, scored_articles, sentiment_messages
+from beam_pipelines.transforms.batches import RAW, SCORED, Span, span_of, with_span
+from beam_pipelines.transforms.news import Reading, known_at, scored_articles, sentiment_messages
 from beam_pipelines.transforms.sentiment import category_of, default_model
 from beam_pipelines.transforms.symbols import packaged_directory
 from beam_pipelines.transforms.timestamps import LAST_MS, iso_ms

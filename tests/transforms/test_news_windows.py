@@ -11,10 +11,9 @@ from apache_beam.testing.util import assert_that
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_pipelines.transforms.batches import joined
+from beam_pipelines.transforms.batches import SCORED, WINDOWS, joined
 from beam_pipelines.transforms.near_duplicates import THRESHOLD, signature_of, similarity
-from beam_pipelines.transforms.news import SCORED
-from beam_pipelines.transforms.news_windows import LENGTHS, SIGNATURE, WINDOWS, CountNews, facts_of, windows_of
+from beam_pipelines.transforms.news_windows import LENGTHS, SIGNATURE, CountNews, facts_of, windows_of
 
 DAY = 20_777
 MIDNIGHT = DAY * 86_400_000
