@@ -85,15 +85,16 @@ def _phrase_at(classes: list[str], at: int, known: list[tuple[list[str], int]], 
 class _Reader:
     """What the rules remember while they read a text."""
 
+    move, _move_at = 0, _LONG_AGO  # the direction that still looks for its figure; 2 or -2: a strong one
+    _only_with_figure = False  # this direction
+    _metric, _metric_at = 0, _LONG_AGO  # 1: the last figure is good when it rises, -1: bad, 0: none
+    _judgement = ""  # of that figure until a direction takes it, as "loss" is bad by itself
+    _bad_at = _negated = _relieved = _LONG_AGO
+    _skip_to = 0  # what is said before is no news: "from a loss of 3"
+
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
         self.events: list[str] = []
-        self.move, self._move_at = 0, _LONG_AGO  # the direction that still looks for its figure; 2 or -2: a strong one
-        self._only_with_figure = False  # this direction
-        self._metric, self._metric_at = 0, _LONG_AGO  # 1: the last figure is good when it rises, -1: bad, 0: none
-        self._judgement = ""  # of that figure until a direction takes it, as "loss" is bad by itself
-        self._bad_at = self._negated = self._relieved = _LONG_AGO
-        self._skip_to = 0  # what is said before is no news: "from a loss of 3"
 
     def read(self, at: int, end: int, bits: int) -> None:
         """Takes in the word or phrase from `at` to `end`, given its classes."""

@@ -188,9 +188,12 @@ def is_denied(at: Around) -> bool:
 
 def is_surname(text: str, begin: int, people: frozenset[str]) -> bool:
     """Whether a first name or a title stands before."""
-    if text[max(0, begin - 1) : begin] != " ":
+    if text[begin - 1 : begin] != " ":
         return False
-    near = text[max(0, begin - 16) : begin - 1].rpartition(" ")[2].lstrip(_OPENINGS)
+    near = text[begin - 16 if begin > 16 else 0 : begin - 1].rpartition(" ")[2]
+    if near.islower():
+        return False
+    near = near.lstrip(_OPENINGS)
     return (near.title() if near.isupper() else near) in people or near in _TITLES
 
 

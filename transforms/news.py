@@ -10,6 +10,7 @@ Each row is a function of the one article, of the model and of the ticker direct
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -32,12 +33,11 @@ from beam_pipelines.transforms.near_duplicates import signature_of
 from beam_pipelines.transforms.news_windows import SIGNATURE
 from beam_pipelines.transforms.plain_text import plain_text
 from beam_pipelines.transforms.sentiment import (
-    Once,
-    Sentiment,
+    Article,
+    Said,
     SentimentModel,
-    article_sentiment,
     category_of,
-    sentiment_by_symbol,
+    sentiments,
 )
 from beam_pipelines.transforms.symbols import Directory, Mention, symbols_of
 from beam_pipelines.transforms.tick_records import symbol_of
@@ -79,14 +79,16 @@ def scored_articles(articles: pa.RecordBatch, reading: Reading) -> pa.RecordBatc
     kinds = [news_kinds(text[:_TOPIC_CHARS]) for text in texts]
     mentions = list(map(reading.directory.mentions, texts))
     symbols = list(map(_symbols, mentions, articles["symbols"].to_pylist()))
-    said = [_said(reading, *each) for each in zip(languages, titles, contents, symbols, mentions, strict=True)]
+    read = [language in reading.languages or language == UNDETERMINED for language in languages]
+    of_several = [each if len(named) > 1 else () for each, named in zip(mentions, symbols, strict=True)]
+    said = _said(reading.model, read, list(map(Article, titles, contents, of_several)))
     columns = {name: articles[name] for name in _AS_THEY_CAME} | {
         "symbols": symbols,
-        "sentiment_score": [whole and whole.score for whole, _ in said],
-        "sentiment_category": [whole and category_of(whole.score) for whole, _ in said],
+        "sentiment_score": [it and it.whole.score for it in said],
+        "sentiment_category": [it and category_of(it.whole.score) for it in said],
         "news_category": list(map(category_of_kinds, kinds)),
-        "symbol_scores": [each for _, each in said],
-        "confidence": [whole and whole.confidence for whole, _ in said],
+        "symbol_scores": list(map(_symbol_scores, said, symbols)),
+        "confidence": [it and it.whole.confidence for it in said],
         "kinds": kinds,
         "language": languages,
         "title": titles,
@@ -111,16 +113,14 @@ def _symbols(mentions: list[Mention], tags: list[str]) -> list[str]:
     return sorted({*symbols_of(mentions), *filter(None, map(symbol_of, tags))})
 
 
-def _said(
-    reading: Reading, language: str, title: str, content: str, symbols: list[str], mentions: list[Mention]
-) -> tuple[Sentiment | None, list[float | None]]:
-    """An article's sentiment and what it says of each symbol; None: in a language that the model cannot read."""
-    if language not in reading.languages and language != UNDETERMINED:
-        return None, [None] * len(symbols)
-    model = Once(reading.model)
-    whole = article_sentiment(model, title, content)
-    each = sentiment_by_symbol(model, f"{title}\n{content}", mentions) if len(symbols) > 1 else {}
-    return whole, [each.get(symbol, whole).score for symbol in symbols]
+def _said(model: SentimentModel, read: list[bool], articles: list[Article]) -> list[Said | None]:
+    """What articles say; None: in a language that the model cannot read."""
+    found = iter(sentiments(model, list(itertools.compress(articles, read))))
+    return [next(found) if it else None for it in read]
+
+
+def _symbol_scores(said: Said | None, symbols: list[str]) -> list[float | None]:
+    return [said and said.by_symbol.get(symbol, said.whole).score for symbol in symbols]
 
 
 def sentiment_messages(scored: pa.RecordBatch) -> pa.RecordBatch:

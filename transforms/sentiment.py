@@ -7,15 +7,16 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import Protocol
+from itertools import chain, islice, repeat, tee
+from typing import NamedTuple, Protocol
 
 from beam_pipelines.transforms.finance_events import POLARITY, events_of
 from beam_pipelines.transforms.sentiment_model import Sentiment, SentimentModel, category_of, default_model
 from beam_pipelines.transforms.tokens import classes_of, sentence_spans, tokens_of
 
 __all__ = [
-    "Once",
+    "Article",
+    "Said",
     "Sentiment",
     "SentimentModel",
     "SymbolMention",
@@ -23,6 +24,7 @@ __all__ = [
     "category_of",
     "default_model",
     "sentiment_by_symbol",
+    "sentiments",
 ]
 
 _SCORED_CHARACTERS, _SCORED_SENTENCES = 4000, 8
@@ -50,23 +52,30 @@ class SymbolMention(Protocol):
         """Where it ends."""
 
 
-class Once:
-    """A model that scores each text but once, for all that is asked about one article.
+class Article(NamedTuple):
+    """An article, as plain text."""
 
-    Args:
-      model: what scores.
+    title: str
+    content: str
+    mentions: Sequence[SymbolMention]  # in the title, a line feed and the content together
+
+
+class Said(NamedTuple):
+    """What an article says."""
+
+    whole: Sentiment
+    by_symbol: dict[str, Sentiment]  # in the order of their first mention; of a single symbol: that of the whole
+
+
+def sentiments(model: SentimentModel, articles: Sequence[Article]) -> list[Said]:
+    """The sentiment of each article as of `article_sentiment`, and by symbol as of `sentiment_by_symbol`.
+
+    The model gets all their texts at once.
     """
-
-    def __init__(self, model: SentimentModel) -> None:
-        self.name = model.name
-        self._model = model
-        self._found: dict[str, Sentiment] = {}
-
-    def score(self, texts: Sequence[str]) -> list[Sentiment]:
-        """The sentiment of each text, in order."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._found]
-        self._found.update(zip(new, self._model.score(new), strict=True))
-        return [self._found[text] for text in texts]
+    asked = list(map(_asked, articles))
+    texts = list(dict.fromkeys(chain.from_iterable(map(_texts, asked))))
+    found = dict(zip(texts, model.score(texts), strict=True))  # most clauses are sentences, too
+    return [_said(each, found) for each in asked]
 
 
 def article_sentiment(model: SentimentModel, title: str, content: str) -> Sentiment:
@@ -76,20 +85,61 @@ def article_sentiment(model: SentimentModel, title: str, content: str) -> Sentim
     four times less than an opinionated one, as most sentences of good or bad news only give the background.  The
     confidence is the sentences' in the article's category, by the same weights: the others count 0.
     """
-    texts = list(_article_parts(title, content))
-    return _mean(model.score([text for text, _ in texts]), [weight for _, weight in texts])
+    return sentiments(model, [Article(title, content, ())])[0].whole
 
 
-def _article_parts(title: str, content: str) -> Iterator[tuple[str, float]]:
-    """The texts that count, each with its weight."""
+class _Asked(NamedTuple):
+    """What an article has scored."""
+
+    parts: list["_Part"]
+    clauses: list["_Clause"]
+    symbols: list[str]
+
+
+def _texts(asked: _Asked) -> Iterator[str]:
+    yield from (part.text for part in asked.parts)
+    yield from (clause.text for clause in asked.clauses)
+
+
+def _asked(article: Article) -> _Asked:
+    title, content, mentions = article
+    spans, again = tee(sentence_spans(content))
+    parts = list(_article_parts(title, content, spans))
+    ordered, symbols = _in_order(mentions)
+    if len(symbols) < 2:
+        return _Asked(parts, [], symbols)
+    shift = len(title) + 1
+    sentences = chain(sentence_spans(title), ((begin + shift, end + shift) for begin, end in again))
+    return _Asked(parts, list(_clauses(f"{title}\n{content}", sentences, ordered)), symbols)
+
+
+def _said(asked: _Asked, found: dict[str, Sentiment]) -> Said:
+    whole = _mean([found[part.text] for part in asked.parts], [part.weight for part in asked.parts])
+    if not asked.clauses:
+        return Said(whole, dict.fromkeys(asked.symbols, whole))
+    return Said(whole, _by_symbol(asked.symbols, asked.clauses, found))
+
+
+class _Part(NamedTuple):
+    """A text that counts for an article."""
+
+    text: str
+    weight: float
+
+
+def _article_parts(title: str, content: str, sentences: Iterable[tuple[int, int]]) -> Iterator[_Part]:
     if title.strip():
-        yield title[:_SCORED_CHARACTERS].strip(), _TITLE
-    scored = content[:_SCORED_CHARACTERS]
-    for number, (begin, end) in enumerate(islice(sentence_spans(scored), _SCORED_SENTENCES)):
-        yield scored[begin:end].strip(), _BODY if number else _LEAD
+        yield _Part(title[:_SCORED_CHARACTERS].strip(), _TITLE)
+    for number, (begin, end) in enumerate(islice(sentences, _SCORED_SENTENCES)):
+        sentence = content[begin : min(end, _SCORED_CHARACTERS)].strip()
+        if not sentence:
+            return
+        yield _Part(sentence, _BODY if number else _LEAD)
 
 
 def _mean(found: list[Sentiment], weights: Iterable[float]) -> Sentiment:
+    if len(found) == 1:
+        return found[0]
     shares = [weight * max(_LEAST_SHARE, abs(each.score)) for weight, each in zip(weights, found, strict=True)]
     total = math.fsum(shares)
     if not total:
@@ -112,34 +162,51 @@ def sentiment_by_symbol(model: SentimentModel, text: str, mentions: Sequence[Sym
     three sentences that mention it, or of its clauses where a sentence tells them apart: "Apple rises while Tesla
     falls".  Symbols of one clause get the same.
     """
-    ordered = sorted(mentions, key=lambda mention: (mention.begin, mention.end))
-    symbols = list(dict.fromkeys(mention.symbol for mention in ordered))
+    ordered, symbols = _in_order(mentions)
     if len(symbols) == 1:
         return {symbols[0]: article_sentiment(model, "", text)}
-    clauses = list(_clauses(text, ordered))
-    found = model.score([clause for clause, _ in clauses])
+    clauses = list(_clauses(text, sentence_spans(text), ordered))
+    texts = list(dict.fromkeys(clause.text for clause in clauses))
+    return _by_symbol(symbols, clauses, dict(zip(texts, model.score(texts), strict=True)))
+
+
+class _Clause(NamedTuple):
+    """What is said of some symbols."""
+
+    text: str
+    symbols: list[str]
+
+
+def _in_order(mentions: Sequence[SymbolMention]) -> tuple[list[SymbolMention], list[str]]:
+    """Mentions in the order of the text, and their symbols."""
+    ordered = sorted(mentions, key=lambda mention: (mention.begin, mention.end))
+    return ordered, list(dict.fromkeys(mention.symbol for mention in ordered))
+
+
+def _by_symbol(symbols: list[str], clauses: list[_Clause], found: dict[str, Sentiment]) -> dict[str, Sentiment]:
     by_symbol: dict[str, list[Sentiment]] = {symbol: [] for symbol in symbols}
-    for (_, named), sentiment in zip(clauses, found, strict=True):
+    for text, named in clauses:
         for symbol in named:
-            by_symbol[symbol].append(sentiment)
-    return {symbol: _mean(each, [_BODY] * len(each)) for symbol, each in by_symbol.items()}
+            by_symbol[symbol].append(found[text])
+    return {symbol: _mean(each, repeat(_BODY, len(each))) for symbol, each in by_symbol.items()}
 
 
-def _clauses(text: str, mentions: list[SymbolMention]) -> Iterator[tuple[str, list[str]]]:
-    """The first clauses of `text` that mention each symbol, with these; mentions in order of their begin."""
+def _clauses(text: str, sentences: Iterable[tuple[int, int]], mentions: list[SymbolMention]) -> Iterator[_Clause]:
+    """The first clauses of `text` that mention each symbol; mentions in order of their begin."""
     missing = dict.fromkeys((mention.symbol for mention in mentions), _CLAUSES)
     at = 0
-    for begin, end in sentence_spans(text):
+    for begin, end in sentences:
         first = at
         while at < len(mentions) and mentions[at].begin < end:
             at += 1
-        if any(mention.symbol in missing for mention in mentions[first:at]):
-            for clause, named in _clauses_of(text, begin, end, mentions[first:at]):
-                wanted = [symbol for symbol in named if symbol in missing]
+        here = mentions[first:at]
+        if here and any(mention.symbol in missing for mention in here):
+            for clause in _clauses_of(text, begin, end, here):
+                wanted = [symbol for symbol in clause.symbols if symbol in missing]
                 if wanted:
-                    yield clause, wanted
+                    yield _Clause(clause.text, wanted)
                     _count_down(missing, wanted)
-        if not missing:
+        if not missing or at == len(mentions):
             return
 
 
@@ -151,7 +218,7 @@ def _count_down(missing: dict[str, int], symbols: list[str]) -> None:
             del missing[symbol]
 
 
-def _clauses_of(text: str, begin: int, end: int, mentions: list[SymbolMention]) -> Iterator[tuple[str, list[str]]]:
+def _clauses_of(text: str, begin: int, end: int, mentions: list[SymbolMention]) -> Iterator[_Clause]:
     """The clauses of the sentence from `begin` to `end`, cut between two symbols where each side says something."""
     named: dict[str, None] = {}
     for at, mention in enumerate(mentions):
@@ -160,10 +227,10 @@ def _clauses_of(text: str, begin: int, end: int, mentions: list[SymbolMention]) 
         if following and named.keys() != {following.symbol}:
             cut = _cut(text, begin, mention.end, following.begin, end)
             if cut:
-                yield text[begin : cut.start()].strip(), list(named)
+                yield _Clause(text[begin : cut.start()].strip(), list(named))
                 begin, named = cut.end(), {}
     if named:
-        yield text[begin:end].strip(), list(named)
+        yield _Clause(text[begin:end].strip(), list(named))
 
 
 def _cut(text: str, begin: int, after: int, before: int, end: int) -> re.Match[str] | None:

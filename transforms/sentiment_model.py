@@ -6,7 +6,9 @@ gets the same result on every machine and in every batch.  `tests.bench.sentimen
 data/sentiment_weights.txt says from what.
 """
 
+import collections
 import math
+import operator
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -87,38 +89,48 @@ class WeightedModel:
 
     def score(self, texts: Sequence[str]) -> list[Sentiment]:
         """The sentiment of each text, in order; time linear in its length."""
-        return [self._scored(text) for text in texts]
+        tokens = list(map(tokens_of, texts))
+        return list(map(_sentiment, tokens, self._sums(tokens)))
 
     def probabilities(self, text: str) -> tuple[float, float, float]:
         """The probabilities of negative, neutral and positive, which add up to 1."""
-        return self._probabilities(tokens_of(text))
-
-    def _scored(self, text: str) -> Sentiment:
         tokens = tokens_of(text)
-        if not tokens:
-            return Sentiment(0.0, 0.0)
-        negative, neutral, positive = self._probabilities(tokens)
-        score = round(positive - negative, 4)
-        return Sentiment(score, round(positive if score > _BAND else negative if score < -_BAND else neutral, 4))
+        return _probabilities(len(tokens), *self._sums([tokens])[0])
 
-    def _probabilities(self, tokens: list[str]) -> tuple[float, float, float]:
-        classes = classes_of(tokens)
-        words = sum(map(self._words.get, set(classes), _ZEROS))  # whole numbers: a set's order does not matter
-        words += sum(map(self._pairs.get, set(pairwise(classes)), _ZEROS))
-        events = self._bias + self._evidence(events_of(tokens, classes))
-        (bad_words, good_words), (bad_events, good_events) = _unpacked(words), _unpacked(events)
-        root = math.sqrt(len(tokens) or 1)
-        bad, good = _odds(bad_words / root + bad_events), _odds(good_words / root + good_events)
-        total = bad + good + 1.0
-        return bad / total, 1.0 / total, good / total
+    def _sums(self, tokens: list[list[str]]) -> list[tuple[int, int]]:
+        """The packed weights of the words and pairs of each text, and of its events.
+
+        A step is done with all texts before the next, so that its tables stay in the processor's caches.
+        """
+        classes = list(map(classes_of, tokens))
+        words, pairs = self._words.get, self._pairs.get
+        of_words = [sum(map(words, set(each), _ZEROS)) for each in classes]  # whole: a set's order does not matter
+        of_pairs = [sum(map(pairs, set(pairwise(each)), _ZEROS)) for each in classes]
+        of_events = [self._bias + self._evidence(events) for events in map(events_of, tokens, classes)]
+        return list(zip(map(operator.add, of_words, of_pairs), of_events, strict=True))
 
     def _evidence(self, events: list[str]) -> int:
-        total, seen = 0, dict.fromkeys(events, 0)
-        for event in events:
-            seen[event] += 1
-            if seen[event] <= MAX_EVENTS:
-                total += self._events.get(event, 0)
-        return total
+        if len(events) - len(set(events)) < MAX_EVENTS:
+            return sum(map(self._events.get, events, _ZEROS))
+        return sum(
+            self._events.get(event, 0) * min(count, MAX_EVENTS) for event, count in collections.Counter(events).items()
+        )
+
+
+def _sentiment(tokens: list[str], sums: tuple[int, int]) -> Sentiment:
+    if not tokens:
+        return Sentiment(0.0, 0.0)
+    negative, neutral, positive = _probabilities(len(tokens), *sums)
+    score = round(positive - negative, 4)
+    return Sentiment(score, round(positive if score > _BAND else negative if score < -_BAND else neutral, 4))
+
+
+def _probabilities(tokens: int, words: int, events: int) -> tuple[float, float, float]:
+    (bad_words, good_words), (bad_events, good_events) = _unpacked(words), _unpacked(events)
+    root = math.sqrt(tokens or 1)
+    bad, good = _odds(bad_words / root + bad_events), _odds(good_words / root + good_events)
+    total = bad + good + 1.0
+    return bad / total, 1.0 / total, good / total
 
 
 def _unpacked(packed: int) -> tuple[int, int]:
@@ -127,7 +139,10 @@ def _unpacked(packed: int) -> tuple[int, int]:
 
 
 def _odds(weight: float) -> float:
-    return math.exp(min(max(weight / UNIT, -_MAX_LOG_ODDS), _MAX_LOG_ODDS))
+    log_odds = weight / UNIT
+    if not -_MAX_LOG_ODDS < log_odds < _MAX_LOG_ODDS:
+        log_odds = math.copysign(_MAX_LOG_ODDS, log_odds)
+    return math.exp(log_odds)
 
 
 @cache

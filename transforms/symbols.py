@@ -41,10 +41,7 @@ class Mention(NamedTuple):
     end: int
 
 
-class _Found(NamedTuple):
-    mention: Mention
-    doubt: Doubt
-
+_Found = tuple[Mention, Doubt]
 
 _CASHTAG = re.compile(r"\$([A-Za-z]{1,6}(?:[./-][A-Za-z](?![A-Za-z0-9]))?)(?![\w$])")
 _LISTED = re.compile(r":[ \u00a0]?([A-Z]{1,5}(?:[./-][A-Z])?)(?!\w|[.:]\w)")
@@ -87,21 +84,24 @@ class Directory:
 
     def mentions(self, text: str) -> list[Mention]:
         """What stands for a company in a text, in its order and without overlap; linear in the text's length."""
-        found = sorted(
-            [*self._references(text), *self._named(text)], key=lambda it: (it.mention.begin, -it.mention.end)
-        )
+        found = [*self._references(text), *self._named(text)]
+        found.sort(key=lambda it: (it[0].begin, -it[0].end))
         places: list[_Found] = []
-        for it in found:
-            if not places or it.mention.begin >= places[-1].mention.end:
-                places.append(it)
+        free = 0
+        for place in found:
+            if place[0].begin >= free:
+                places.append(place)
+                free = place[0].end
         return _settled(text, places)
 
     def _named(self, text: str) -> Iterator[_Found]:
         """The places with a name, written as one and in running text."""
+        names = self._names
         for number, begin, end in self._automaton.find_matches_as_indexes(key_of(text), overlapping=True):
-            name, end = self._names[number], end - 2  # the key has a space before and behind
-            if _is_written_as_name(text[begin:end], name.exact) and _is_running_text(text, begin, end):
-                yield _Found(Mention(name.symbol, begin, end), name.doubt)
+            symbol, doubt, exact = names[number]
+            end -= 2  # the key has a space before and behind
+            if _is_written_as_name(text[begin:end], exact) and _is_running_text(text, begin, end):
+                yield Mention(symbol, begin, end), doubt
 
     # --- references ---
 
@@ -112,13 +112,13 @@ class Directory:
             at: re.Match[str] | None = found
             if _EXCHANGE.search(text, max(0, found.start() - 16), found.start()):
                 while at:
-                    yield _Found(Mention(with_dots(at[1]), *at.span(1)), Doubt.NONE)
+                    yield Mention(with_dots(at[1]), *at.span(1)), Doubt.NONE
                     at = _LISTED_TOO.match(text, at.end())
         for found in _IN_PARENTHESES.finditer(text):
             symbol = with_dots(found[1])
             if symbol in self.symbols:
                 unsure = len(symbol) == 1 or is_common(symbol.lower(), self._words)
-                yield _Found(Mention(symbol, *found.span(1)), Doubt.BARE if unsure else Doubt.NONE)
+                yield Mention(symbol, *found.span(1)), Doubt.BARE if unsure else Doubt.NONE
 
     def _cashtags(self, text: str) -> Iterator[_Found]:
         for found in _CASHTAG.finditer(text):
@@ -130,7 +130,7 @@ class Directory:
                 symbol, end = symbol.split(".")[0], end - 2
             doubt = self._cashtag_doubt(text, symbol, begin, end)
             if doubt is not None:
-                yield _Found(Mention(symbol, begin, end), doubt)
+                yield Mention(symbol, begin, end), doubt
 
     def _cashtag_doubt(self, text: str, symbol: str, begin: int, end: int) -> Doubt | None:
         """None: it is no cashtag."""
@@ -157,6 +157,8 @@ def _is_written_as_name(written: str, exact: bool) -> bool:
 def _is_running_text(text: str, begin: int, end: int) -> bool:
     """Whether a place is no part of an address, a handle, a hashtag, a price or a longer word."""
     before, behind = text[begin - 1 : begin], text[end : end + 1]
+    if before == behind == " ":
+        return True
     if before in _NOT_BEFORE or behind in _NOT_BEHIND or before.isalnum() or behind.isalnum():
         return False
     if before in _GLUE or behind in _GLUE:
@@ -173,9 +175,11 @@ def _is_running_text(text: str, begin: int, end: int) -> bool:
 def _settled(text: str, places: list[_Found]) -> list[Mention]:
     """The mentions among places, of which some are in doubt."""
     people = first_names()
-    places = [it for it in places if not is_surname(text, it.mention.begin, people)]
+    places = [place for place in places if not is_surname(text, place[0].begin, people)]
     sure = [not doubt for _, doubt in places]
-    known = {mention.symbol for (mention, _), is_sure in zip(places, sure, strict=True) if is_sure}
+    if all(sure):
+        return [mention for mention, _ in places]
+    known = {mention.symbol for mention, doubt in places if not doubt}
     open_at: dict[int, Around] = {}
     for number, (mention, doubt) in enumerate(places):
         if doubt:
@@ -185,7 +189,7 @@ def _settled(text: str, places: list[_Found]) -> list[Mention]:
                 open_at[number] = at
     _by_neighbours(text, places, sure, open_at)
     known = {mention.symbol for (mention, _), is_sure in zip(places, sure, strict=True) if is_sure}
-    return [it.mention for n, it in enumerate(places) if sure[n] or (n in open_at and it.mention.symbol in known)]
+    return [at for n, (at, _) in enumerate(places) if sure[n] or (n in open_at and at.symbol in known)]
 
 
 def _is_itself(at: Around, doubt: Doubt, known: bool) -> bool:
@@ -201,7 +205,7 @@ def _is_itself(at: Around, doubt: Doubt, known: bool) -> bool:
 
 def _is_paired(text: str, places: list[_Found], number: int) -> bool:
     """Whether a name and its symbol in parentheses stand together: The Gap (GAP)."""
-    for name, symbol in itertools.pairwise(it.mention for it in places[max(0, number - 1) : number + 2]):
+    for name, symbol in itertools.pairwise(mention for mention, _ in places[max(0, number - 1) : number + 2]):
         together = text[symbol.begin - 1] == "(" and symbol.begin - name.end < _LEGAL_LENGTH
         if together and name.symbol == symbol.symbol:
             return True
@@ -210,7 +214,7 @@ def _is_paired(text: str, places: list[_Found], number: int) -> bool:
 
 def _by_neighbours(text: str, places: list[_Found], sure: list[bool], open_at: dict[int, Around]) -> None:
     """Makes doubtful names sure that companies are near, or that are told in a row with one."""
-    begins = [it.mention.begin for it, is_sure in zip(places, sure, strict=True) if is_sure]
+    begins = [mention.begin for (mention, _), is_sure in zip(places, sure, strict=True) if is_sure]
     for number, at in open_at.items():
         (_, begin, end), doubt = places[number]
         told = (doubt < Doubt.CODE and has_capital_reason(at)) or (doubt == Doubt.WORD and moves(at))
@@ -220,8 +224,8 @@ def _by_neighbours(text: str, places: list[_Found], sure: list[bool], open_at: d
     for step, numbers in ((-1, [*open_at]), (1, [*reversed(open_at)])):
         for number in numbers:
             beside = number + step
-            if not sure[number] and 0 <= beside < len(places) and sure[beside] and places[number].doubt != Doubt.BARE:
-                first, second = (places[it].mention for it in sorted((number, beside)))
+            if not sure[number] and 0 <= beside < len(places) and sure[beside] and places[number][1] != Doubt.BARE:
+                first, second = (places[it][0] for it in sorted((number, beside)))
                 sure[number] = bool(_COORDINATION.fullmatch(text, first.end, second.begin))
 
 

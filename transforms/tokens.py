@@ -92,7 +92,7 @@ def sentence_spans(text: str) -> Iterator[tuple[int, int]]:
         end = match.end()
         if text[match.start()] == "." and _is_abbreviation(text, match.start()):
             continue
-        if not text[begin:end].isspace():
+        if text[end - 1] != "\n" or not text[begin:end].isspace():
             yield begin, end
         begin = end
     if begin < len(text) and not text[begin:].isspace():

@@ -4,12 +4,13 @@ Different articles made of the tests' own sentences: a title and HTML paragraphs
 of a hundred.  CPU time, of each row the quickest of several rounds, so that other work on the machine weighs little.
 """
 
+import itertools
 import json
 import pathlib
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,13 @@ from beam_pipelines.transforms.near_duplicates import signature_of
 from beam_pipelines.transforms.news import Reading, scored_articles, sentiment_messages
 from beam_pipelines.transforms.news_windows import SIGNATURE, _CountDoFn, facts_of
 from beam_pipelines.transforms.plain_text import plain_text
-from beam_pipelines.transforms.sentiment import Once, article_sentiment, default_model, sentiment_by_symbol
+from beam_pipelines.transforms.sentiment import (
+    Article,
+    article_sentiment,
+    default_model,
+    sentiment_by_symbol,
+    sentiments,
+)
 from beam_pipelines.transforms.symbols import Mention, packaged_directory
 from beam_pipelines.transforms.tickers import Company, bare_name, packaged_companies
 
@@ -157,16 +164,13 @@ def model_symbols_categories(texts: list[Text]) -> None:
         found = [READING.directory.mentions(text.whole) for text in some]
         for text in some:
             news_kinds(text.whole[:TOPIC_CHARS])
-        for text, mentions in zip(some, found, strict=True):
-            sentiments(text, mentions)
+        said(some, found)
 
 
-def sentiments(text: Text, mentions: list[Mention]) -> None:
-    """The sentiment of an article, and where it is about several symbols that of each."""
-    model = Once(READING.model)
-    article_sentiment(model, text.title, text.content)
-    if len({mention.symbol for mention in mentions}) > 1:
-        sentiment_by_symbol(model, text.whole, mentions)
+def said(texts: list[Text], mentions: Iterable[Sequence[Mention]]) -> None:
+    """The sentiment of articles, and that of each symbol among `mentions`."""
+    articles = [Article(text.title, text.content, at) for text, at in zip(texts, mentions, strict=True)]
+    sentiments(READING.model, articles)
 
 
 def read(raw: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
@@ -181,7 +185,8 @@ def print_stages() -> None:
     texts = [text_of(it["title"], it["content"]) for it in articles]
     raw = raw_batches(articles)
     scored = read(raw)
-    model, directory = READING.model, READING.directory
+    directory = READING.directory
+    batches = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
 
     def each(kernel: Callable[[Text], object]) -> Callable[[], object]:
         return lambda: [kernel(text) for text in texts]
@@ -192,8 +197,8 @@ def print_stages() -> None:
         "language": each(lambda text: language_of(text.whole)),
         "symbols": each(lambda text: directory.mentions(text.whole)),
         "categories": each(lambda text: news_kinds(text.whole[:TOPIC_CHARS])),
-        "sentiment of the article": each(lambda text: article_sentiment(model, text.title, text.content)),
-        "the same and by symbol": each(lambda text: sentiments(text, text.mentions)),
+        "sentiment of the article": lambda: [said(some, itertools.repeat((), len(some))) for some in batches],
+        "the same and by symbol": lambda: [said(some, [text.mentions for text in some]) for some in batches],
         "signature": each(lambda text: signature_of(text.whole)),
         "**symbols, categories and sentiment, by symbol too**": lambda: model_symbols_categories(texts),
         "**all: JSON to scored articles**": lambda: read(raw),

@@ -1,5 +1,6 @@
 """The default sentiment model says what a reader of financial news would, text by text."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 from beam_pipelines.transforms.finance_events import POLARITY, events_of
 from beam_pipelines.transforms.finance_lexicon import lexicon
 from beam_pipelines.transforms.sentiment import (
+    Article,
     Sentiment,
     article_sentiment,
     category_of,
     default_model,
     sentiment_by_symbol,
+    sentiments,
 )
 from beam_pipelines.transforms.sentiment_model import UNIT, WeightedModel, default_weights
 from beam_pipelines.transforms.tokens import classes_of, number_of, sentence_spans, tokens_of
@@ -207,6 +210,35 @@ def test_a_text_about_one_company_is_all_about_it():
 
 def test_a_text_without_mentions_has_no_sentiment_by_symbol():
     assert sentiment_by_symbol(default_model(), "Stocks fall", []) == {}
+
+
+def test_articles_together_get_what_each_gets_by_itself():
+    articles = [article_about(title, text) for title, text in itertools.product(POSITIVE[:4], NEGATIVE[:4])]
+    for article, said in zip(articles, sentiments(default_model(), articles), strict=True):
+        whole = f"{article.title}\n{article.content}"
+        assert said.whole == article_sentiment(default_model(), article.title, article.content)
+        assert said.by_symbol == sentiment_by_symbol(default_model(), whole, article.mentions)
+        assert len(said.by_symbol) == 2
+
+
+def article_about(title: str, text: str) -> Article:
+    """What is told of one company in the title, and of another in the content."""
+    content = f"{text}. Borg makes pumps, and its profit fell."
+    borg = len(title) + 1 + content.index("Borg")
+    return Article(title, content, [Mention("ACME", 0, 4), Mention("BORG", borg, borg + 4)])
+
+
+def test_an_article_about_one_company_says_of_it_what_it_says():
+    (said,) = sentiments(default_model(), [Article(POSITIVE[0], NEGATIVE[0], [Mention("ACME", 0, 4)])])
+    assert said.by_symbol == {"ACME": said.whole}
+
+
+def test_a_title_that_ends_in_an_abbreviation_is_no_part_of_the_first_sentence():
+    title, content = "Profit rises at Acme Inc.", "Borg shares plunge after profit warning."
+    mentions = [Mention("ACME", 16, 20), Mention("BORG", 26, 30)]
+    (said,) = sentiments(default_model(), [Article(title, content, mentions)])
+    assert said.by_symbol["ACME"].score > 0.3
+    assert said.by_symbol["BORG"].score < -0.3
 
 
 def test_the_title_counts_more_than_a_sentence():
