@@ -35,7 +35,7 @@ PACKAGES := .packages/beam_pipelines
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@rm -rf $(PACKAGES) && mkdir -p $(PACKAGES)
-	@ln -s $(CURDIR)/beam_pipelines/* $(CURDIR)/transforms $(CURDIR)/io $(CURDIR)/runners $(CURDIR)/sql $(PACKAGES)/
+	@ln -s $(CURDIR)/beam_pipelines/* $(CURDIR)/transforms $(CURDIR)/io $(CURDIR)/runners $(CURDIR)/sql $(CURDIR)/infra $(PACKAGES)/
 	@$(BIN)/mypy
 
 format: $(READY)

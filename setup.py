@@ -1,4 +1,4 @@
-"""Packaging.  The folders transforms/, io/ and runners/ are installed as beam_pipelines.transforms, .io and .runners.
+"""Packaging.  The folders transforms/, io/, runners/, sql/ and infra/ are installed as beam_pipelines.transforms, ....
 
 A top-level ``io`` cannot be imported (the standard library's wins), and two import names for one module would be two
 classes to pickle; so there is one name only, everywhere.
@@ -9,15 +9,18 @@ import pathlib
 from setuptools import find_packages, setup
 
 HERE = pathlib.Path(__file__).parent
-FOLDERS = ("transforms", "io", "runners", "sql")
+FOLDERS = ("transforms", "io", "runners", "sql", "infra")
 
 CORE = [
     "ahocorasick-rs>=1,<2",  # all names of a ticker directory in one pass over a text
     "apache-beam==2.70.0",  # the newest whose Flink 1.19 and Spark 3 jars are both served; jars and SDK must match
     "crcmod>=1.7",  # Beam warns at every start when it is missing
     "confluent-kafka>=2.13,<3",  # librdkafka: the fastest Kafka client for Python; 2.13 brings typed admin results
+    "exchange-calendars>=4.5,<5",  # sessions and holidays, by which silence is told; imported when a symbol needs them
+    "great-expectations>=1.4,<2",  # judges a day, checks suites and makes data docs; the stream does not import it
     "msgspec>=0.19,<1",  # typed JSON, three to five times faster than dictionaries
     "numpy>=1.26,<3",  # 1.26: fast ufunc.at, which the bars' exact left folds rest on
+    "prometheus-client>=0.20,<1",
     "psycopg[binary]>=3.2,<4",
     "psutil>=5.9",
     "py3langid>=0.4,<0.5",  # the language of a text: 5 MB, numpy only; its tables are read as this version has them
@@ -60,6 +63,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-timeout>=2.3",
         "pytest-xdist>=3.6",
+        "pyyaml>=6",  # alert rules and dashboards are read by tests
         "ruff>=0.9",
         "scikit-learn>=1.5",  # makes the sentiment model's weights
         "selectolax>=1,<2",  # the oracle for plain text
@@ -83,9 +87,10 @@ setup(
     + [f"beam_pipelines.{folder}.{inner}" for folder in FOLDERS for inner in find_packages(folder)],
     package_data={
         "beam_pipelines": ["py.typed", "*.ndjson"],
-        "beam_pipelines.transforms": ["data/*"],
+        "beam_pipelines.transforms": ["data/*", "data/quality/*"],
         "beam_pipelines.sql": ["*.sql", "timescale/*.sql"],
-        "beam_pipelines.runners": ["poms/*.xml", "*.mjs"],
+        "beam_pipelines.infra": ["monitoring/*.yml", "grafana/*.json"],
+        "beam_pipelines.runners": ["poms/*.xml", "*.mjs", "*.yml"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,

@@ -31,6 +31,7 @@ from beam_pipelines.io.tables import Table
 from beam_pipelines.io.timescale import check_timescale
 from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
+from beam_pipelines.stream import add_quality_flag
 from beam_pipelines.summary import counters_of, daily_summary
 
 __all__ = ["DATASETS", "Dataset", "Day", "add_flags", "main"]
@@ -106,6 +107,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--timescale_dsn", type=filled, help="database; better in the environment as TIMESCALE_DSN")
     bad = "what a file in the lake that cannot be read does: end the run, or be named and counted (%(default)s)"
     flag("--on_bad_file", choices=("fail", "skip"), default="fail", help=bad)
+    add_quality_flag(flag)
     for dataset in DATASETS:
         dataset.add_flags(parser)
 

@@ -23,6 +23,7 @@ import apache_beam as beam
 import pyarrow as pa
 
 from beam_pipelines.command_line import WEEK_MS, filled, today, utc_day, whole
+from beam_pipelines.daily_quality import ReportQuality
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake import (
     NO_END,
@@ -49,15 +50,19 @@ from beam_pipelines.io.lake_state import (
 from beam_pipelines.io.objects import Objects
 from beam_pipelines.io.postgres import Dsn
 from beam_pipelines.io.replace import MARKET_TABLES, STREAM_TABLES, Replacement, ReplaceRows, new_run
+from beam_pipelines.io.tables import DATA_QUALITY, MARKET_ANOMALIES
+from beam_pipelines.stream import suite_of
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.as_live import AsLive, Begun, LiveStates, matters_since
+from beam_pipelines.transforms.batches import TICKS
 from beam_pipelines.transforms.closing_state import DAY_MS, NOTHING, ClosingState, midnight_of, no_prior
 from beam_pipelines.transforms.day import Computed, ComputeDay, Recompute, Stretch
+from beam_pipelines.transforms.quality_suites import Suite
 
 __all__ = ["LAYOUT", "TABLES", "Day", "add_flags", "check", "day_of", "is_done"]
 
 LAYOUT = MARKET_DATA
-TABLES = tuple(it.table for it in MARKET_TABLES)
+TABLES = (*(it.table for it in MARKET_TABLES), MARKET_ANOMALIES, DATA_QUALITY)
 
 State = TypeVar("State")
 
@@ -73,6 +78,7 @@ class Day(NamedTuple):
     compute: Recompute | AsLive
     prior: Callable[[], Any]  # gives the state that it begins with
     merged: Callable[[list[pa.RecordBatch]], pa.RecordBatch]  # makes one of the states that its partitions end with
+    suite: Suite  # by which its ticks are judged
 
     @property
     def live(self) -> bool:
@@ -94,12 +100,15 @@ class Day(NamedTuple):
         market: Computed = pipeline | "Read" >> ListByPartition(self.read) | "Market" >> compute
         after = []
         if replacement:
-            tables = (market.ticks, market.bars, market.summaries)[: len(replacement.tables)]
+            tables = (market.ticks, market.bars, market.anomalies if self.live else market.summaries)
             refused, done = tables | "Replace" >> ReplaceRows(replacement, LAYOUT.dataset)
             refused | "KeepRefused" >> WriteRefusedToLake(self.read.objects.url)
             after.append(done)
         if self.read.symbols is None and not self.live:
             after += _write_processed(market, self)
+            ticks = market.ticks | "WithoutIndicators" >> beam.Map(_as_ticks).with_output_types(pa.RecordBatch)
+            dsn = replacement.dsn if replacement else None
+            after.append(ticks | "Quality" >> ReportQuality(self.suite, self.day, self.read.objects, dsn))
         if self.read.symbols is None and self.day < today():
             _close(market, self, after)
 
@@ -112,6 +121,10 @@ def _close(market: Computed, day: Day, after: list[beam.PCollection]) -> None:
         midnight = midnight_of(day.day)
         hours = dataclasses.replace(day.read, begin=midnight, end=midnight + DAY_MS)
         market.closing.pipeline | "Compact" >> CompactLake(hours, closed)
+
+
+def _as_ticks(enriched: pa.RecordBatch) -> pa.RecordBatch:
+    return enriched.select(TICKS.names)
 
 
 def _write_processed(market: Computed, day: Day) -> list[beam.PCollection]:
@@ -173,7 +186,7 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
       UsageError: if the day is not in the lake, or the state that the day before left cannot be used.
     """
     check_day(lake, LAYOUT, day)
-    semantics = _semantics_of(options)
+    semantics, suite = _semantics_of(options), suite_of(options, "market")
     stretch = Stretch(begin_of(day - _ONE, semantics.bar_ms), begin_of(day, semantics.bar_ms), midnight_of(day))
     if stretch.begin == stretch.end:
         raise UsageError(f"no bar of --bar_seconds={options.bar_seconds} ends on {day}: give shorter bars")
@@ -188,12 +201,12 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
         read = dataclasses.replace(read, begin=begin, end=NO_END)
         begun = partial(_begun, live, start)
         merge = partial(merged_live, semantics=semantics, prior=begun)
-        return Day(day, read, AsLive(read.log, stretch, semantics), begun, merge)
+        return Day(day, read, AsLive(read.log, stretch, semantics), begun, merge, suite)
     closed = _before(lake, day, lambda before: closing_state_of(lake, before, semantics.bar_ms))
     read = dataclasses.replace(read, begin=stretch.begin if closed else earlier)
     load = closed.load if closed else no_prior
     merged = partial(merged_closing, until=stretch.end, bar_ms=semantics.bar_ms, prior=load)
-    return Day(day, read, Recompute(read.hours, stretch, semantics), load, merged)
+    return Day(day, read, Recompute(read.hours, stretch, semantics), load, merged, suite)
 
 
 def _begun(live: StoredState[LiveStates] | None, start: StoredState[ClosingState] | None) -> Begun:

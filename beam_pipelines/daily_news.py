@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
 from beam_pipelines.command_line import filled
+from beam_pipelines.daily_quality import ReportQuality
 from beam_pipelines.io.lake import LakeStretch, ReadFromLake, WriteRefusedToLake, check_day
 from beam_pipelines.io.lake_objects import NEWS_DATA
 from beam_pipelines.io.lake_processed import ProcessedFiles, WriteProcessed
@@ -28,9 +29,11 @@ from beam_pipelines.io.objects import Objects
 from beam_pipelines.io.postgres import Dsn
 from beam_pipelines.io.replace import NEWS_TABLES, Replacement, ReplaceRows, new_run
 from beam_pipelines.reading import add_reading_flags, reading_of
+from beam_pipelines.stream import suite_of
 from beam_pipelines.transforms.closing_state import DAY_MS, midnight_of
 from beam_pipelines.transforms.news import Reading, ScoreValid, known_at
 from beam_pipelines.transforms.news_windows import LONGEST_MS, CountNews
+from beam_pipelines.transforms.quality_suites import Suite
 
 __all__ = ["LAYOUT", "TABLES", "Day", "add_flags", "check", "day_of", "is_done"]
 
@@ -44,6 +47,7 @@ class Day(NamedTuple):
     day: datetime.date
     read: LakeStretch  # with the articles that are in windows of the day
     load: Callable[[], Reading]
+    suite: Suite  # by which its articles are judged
 
     def replacement(self, dsn: Dsn) -> Replacement:
         """What it replaces in a database, which is made ready for that."""
@@ -62,7 +66,10 @@ class Day(NamedTuple):
         published = scored | "Published" >> beam.Map(_published, begin).with_output_types(pa.RecordBatch)
         windows = scored | "Count" >> CountNews(unbounded=False, day=begin // DAY_MS)
         files = ProcessedFiles(self.read.objects, LAYOUT.dataset, self.day, "windows", "time")
-        after = [windows | "Processed" >> WriteProcessed(files)]
+        todays = needed | "Todays" >> beam.Map(_todays, begin).with_output_types(pa.RecordBatch)
+        dsn = replacement.dsn if replacement else None
+        report = ReportQuality(self.suite, self.day, self.read.objects, dsn)
+        after = [windows | "Processed" >> WriteProcessed(files), todays | "Quality" >> report]
         if replacement:
             refused, done = (published, windows) | "Replace" >> ReplaceRows(replacement, LAYOUT.dataset)
             refused | "KeepRefused" >> WriteRefusedToLake(self.read.objects.url)
@@ -77,6 +84,10 @@ def _needed(element: tuple[int, pa.RecordBatch], begin: int) -> tuple[int, pa.Re
     known = known_at(articles)
     recent = pc.and_(pc.greater_equal(known, begin - LONGEST_MS), pc.less(known, begin + DAY_MS))
     return partition, articles.filter(pc.or_(recent, pc.greater_equal(articles["published_at"], begin)))
+
+
+def _todays(element: tuple[int, pa.RecordBatch], begin: int) -> pa.RecordBatch:
+    return element[1].filter(pc.greater_equal(element[1]["published_at"], begin))
 
 
 def _published(scored: pa.RecordBatch, begin: int) -> pa.RecordBatch:
@@ -119,4 +130,9 @@ def day_of(options: argparse.Namespace, lake: Objects, day: datetime.date) -> Da
         lake, LAYOUT, begin - 2 * LONGEST_MS, begin + DAY_MS, topic=options.news_topic, topic_flag="--news_topic"
     )
     stretch.find()  # another topic is told here, not by a worker
-    return Day(day, dataclasses.replace(stretch, skip_bad_files=options.on_bad_file == "skip"), reading_of(options))
+    return Day(
+        day,
+        dataclasses.replace(stretch, skip_bad_files=options.on_bad_file == "skip"),
+        reading_of(options),
+        suite_of(options, "news"),
+    )

@@ -16,21 +16,22 @@ import pyarrow.dataset as ds
 
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.objects import objects_in
-from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Column, Table
-from beam_pipelines.transforms.advance import FOREVER, Semantics, provisional
+from beam_pipelines.io.tables import MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA, Column, Table
+from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, provisional
 from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
 from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.copies import with_origin
 from beam_pipelines.transforms.decimals import rounded
 from beam_pipelines.transforms.enrich import Step, take_step
-from beam_pipelines.transforms.messages import processed_messages
+from beam_pipelines.transforms.messages import anomaly_messages, processed_messages
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 
 __all__ = [
     "Difference",
     "Expected",
     "Record",
+    "alerts_of_topic",
     "append_times",
     "compare",
     "expected_of",
@@ -40,6 +41,7 @@ __all__ = [
     "rows_of_lake",
     "rows_of_table",
     "rows_of_topic",
+    "table_rows",
 ]
 
 Rows = dict[Hashable, Any]
@@ -97,6 +99,8 @@ class Expected(NamedTuple):
     ticks: Rows  # (partition, offset) -> message, as in the topic market-data-processed
     table_ticks: Rows  # identity -> row of market_data_ts
     table_bars: Rows  # identity -> row of market_bars_ts
+    table_anomalies: Rows  # identity -> row of market_anomalies_ts
+    alerts: Rows  # (partition, offset, message) -> key, as in the topic market-anomalies
     dead_letters: Rows  # (partition, offset) -> (reason, original bytes)
     lake: Rows  # (partition, offset) -> (symbol, timestamp, price, volume)
     duplicates: int
@@ -122,31 +126,37 @@ def expected_of(
       keep: what to keep of a row, but for dead letters, which are few: all of it, or its `hash` for logs of millions.
     """
     states: dict[int, PartitionState] = {}
-    expected = Expected({}, {}, {}, {}, {}, 0)
+    expected = Expected({}, {}, {}, {}, {}, {}, {}, 0)
     duplicates = 0
     for raw in log:
         state = states.setdefault(span_of(raw).partition, PartitionState(semantics.bar_ms, prior))
         step = take_step(state, raw, semantics)
         duplicates += step.dropped["duplicates"]
         _collect(expected, step, keep)
+        expected.lake.update((identity, keep(row)) for identity, row in _lake_rows(step.valid))
+        if step.dead_letters is not None:
+            expected.dead_letters.update(_dead_rows(step.dead_letters))
     for state in states.values():
         rest = provisional(state, FOREVER, NEVER, semantics)
-        _collect(expected, Step(rest.ticks, rest.bars, None, rest.ticks.slice(0, 0), {}, []), keep)
+        _collect(expected, rest, keep)
     return expected._replace(duplicates=duplicates)
 
 
-def _collect(expected: Expected, step: Step, keep: Callable[[Any], Any]) -> None:
+def _collect(expected: Expected, step: Step | Advanced, keep: Callable[[Any], Any]) -> None:
     rows = (
         (expected.ticks, _messages(step.ticks)),
-        (expected.table_ticks, _table_rows(step.ticks, MARKET_DATA)),
-        (expected.table_bars, _table_rows(step.bars, MARKET_BARS)),
-        (expected.lake, _lake_rows(step.valid)),
+        (expected.table_ticks, table_rows(step.ticks, MARKET_DATA)),
+        (expected.table_bars, table_rows(step.bars, MARKET_BARS)),
+        (expected.table_anomalies, table_rows(step.anomalies, MARKET_ANOMALIES)),
+        (expected.alerts, _alerts(step.anomalies)),
     )
     for kept, new in rows:
         kept.update((identity, keep(row)) for identity, row in new)
-    if step.dead_letters is not None:
-        columns = (to_list(step.dead_letters[name]) for name in ("partition", "offset", "reason", "value"))
-        expected.dead_letters.update({(p, o): (reason, value) for p, o, reason, value in zip(*columns, strict=True)})
+
+
+def _dead_rows(letters: pa.RecordBatch) -> Iterator[tuple[Hashable, Any]]:
+    columns = (to_list(letters[name]) for name in ("partition", "offset", "reason", "value"))
+    return (((p, o), (reason, value)) for p, o, reason, value in zip(*columns, strict=True))
 
 
 def _messages(ticks: pa.RecordBatch) -> Iterator[tuple[Hashable, Any]]:
@@ -155,7 +165,13 @@ def _messages(ticks: pa.RecordBatch) -> Iterator[tuple[Hashable, Any]]:
     return (((p, o), (key, value)) for p, o, key, value in zip(*columns, strict=True))
 
 
-def _table_rows(batch: pa.RecordBatch, table: Table) -> Iterator[tuple[Hashable, Any]]:
+def _alerts(anomalies: pa.RecordBatch) -> Iterator[tuple[Hashable, Any]]:
+    messages = anomaly_messages(anomalies)
+    columns = (to_list(messages[name]) for name in ("partition", "offset", "value", "key"))
+    return (((p, o, value), key) for p, o, value, key in zip(*columns, strict=True))
+
+
+def table_rows(batch: pa.RecordBatch, table: Table) -> Iterator[tuple[Hashable, Any]]:
     """Rows as `rows_of_table` gives them back."""
     columns = [_as_in_table(batch[column.field], column.kind) for column in table.columns]
     names = [column.name for column in table.columns]
@@ -166,7 +182,7 @@ def _table_rows(batch: pa.RecordBatch, table: Table) -> Iterator[tuple[Hashable,
 def _as_in_table(column: pa.Array, kind: str) -> list[Any]:
     if kind == "numeric(20,8)":
         column = pa.array(rounded(column.to_numpy(zero_copy_only=False)), from_pandas=True)
-    return to_list(column)
+    return column.to_pylist() if pa.types.is_list(column.type) else to_list(column)
 
 
 _LAKE = ("partition", "offset", "symbol", "timestamp", "price", "volume")
@@ -238,6 +254,12 @@ def rows_of_topic(config: KafkaConfig, topic: str, dead_letters: bool = False) -
     """Rows of market-data-processed (key, value) or of dead-letters (reason, original bytes), as they were written."""
     for record in records_of(config, topic):
         yield record.raw, (record.headers["reason"] if dead_letters else record.key, record.value)
+
+
+def alerts_of_topic(config: KafkaConfig, topic: str) -> Iterator[tuple[Hashable, Any]]:
+    """The messages of market-anomalies, of which several may be about one raw record."""
+    for record in records_of(config, topic):
+        yield (*record.raw, record.value), record.key
 
 
 def append_times(config: KafkaConfig, topic: str) -> dict[Hashable, int]:

@@ -2,6 +2,8 @@
 
     market-data-raw ─ read ─ enrich ─┬─ ticks ──▶ Kafka market-data-processed, table market_data_ts
                                      ├─ bars ───▶ table market_bars_ts
+                                     ├─ anomalies ▶ Kafka market-anomalies, table market_anomalies_ts
+                                     ├─ quality ▶ Kafka data-quality-alerts, table data_quality_ts
                                      ├─ valid ──▶ lake market-data/
                                      └─ rejects ▶ Kafka dead-letters, lake dead-letter/
 
@@ -13,6 +15,7 @@ import argparse
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -20,8 +23,8 @@ import pyarrow as pa
 
 from beam_pipelines.command_line import WEEK_MS, filled, utc_day, whole
 from beam_pipelines.errors import UsageError, run_main
+from beam_pipelines.exposing import exposed
 from beam_pipelines.io.kafka import (
-    KafkaConfig,
     Pace,
     ReadFromKafka,
     WriteToKafka,
@@ -32,7 +35,8 @@ from beam_pipelines.io.lake_objects import MARKET_DATA as MARKET_DATA_LAYOUT
 from beam_pipelines.io.lake_state import LATEST, StoredState, find_closing_state
 from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.repartition import CopyBySymbol, by_symbol, likeness_of
-from beam_pipelines.io.timescale import MARKET_BARS, MARKET_DATA, WriteToTimescale
+from beam_pipelines.io.tables import DATA_QUALITY, MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA
+from beam_pipelines.io.timescale import WriteToTimescale
 from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.sending import ensure_topic
@@ -43,15 +47,20 @@ from beam_pipelines.stream import (
     add_sink_flags,
     add_topic_flags,
     check_sinks,
+    monitor_of,
     run_to_end,
     sinks_of,
+    suite_of,
     write_dead_letters,
+    write_quality,
 )
 from beam_pipelines.tick_files import check_file, raw_batches_from_file
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.closing_state import ClosingState
 from beam_pipelines.transforms.enrich import Enriched, EnrichTicks, Records
-from beam_pipelines.transforms.messages import processed_messages
+from beam_pipelines.transforms.messages import anomaly_messages, processed_messages
+from beam_pipelines.transforms.quality_minutes import QualityRules
+from beam_pipelines.transforms.sessions import parse_calendars
 
 __all__ = ["Sinks", "Source", "add_flags", "build", "main"]
 
@@ -85,6 +94,7 @@ def _add_source(flag: Callable[..., object]) -> None:
 
 def _add_sinks(flag: Callable[..., object]) -> None:
     add_sink_flags(flag, "market-data-processed", "enriched ticks")
+    flag("--anomaly_topic", type=filled, default="market-anomalies", help="of anomalies (%(default)s)")
     slot = "log time in one object (300; 3600 if the input is no topic)"
     flag("--lake_slot_seconds", type=whole(1, 86_400), help=slot)
     flag("--lake_compression", default="snappy", choices=("snappy", "zstd"), help="(%(default)s)")
@@ -98,6 +108,8 @@ def _add_meaning(flag: Callable[..., object]) -> None:
     flag("--dedup_ms", type=some, default=60_000, help="repeats are dropped within; 0: kept (%(default)s)")
     flag("--max_future_ms", type=some, default=60_000, help="ticks dated later are rejected (%(default)s)")
     flag("--idle_ms", type=length, default=5_000, help="quiet until provisional rows (%(default)s)")
+    when = "who trades when, by which silence is told: '.*\\.L=XLON'; US shares and pairs of coins are known"
+    flag("--calendars", nargs="+", default=[], metavar="PATTERN=CALENDAR", help=when)
 
 
 def semantics_of(options: argparse.Namespace) -> Semantics:
@@ -125,28 +137,37 @@ def build(
     semantics: Semantics,
     sinks: Sinks,
     prior: Prior = None,
+    quality: QualityRules | None = None,
 ) -> Enriched:
     """The whole graph; gives the enriched outputs for tests to look at."""
     if source.copy:
         pipeline | "Repartition" >> source.copy
-    enrich = EnrichTicks(semantics, source.records, prior.load if prior else None)
+    enrich = EnrichTicks(semantics, source.records, prior.load if prior else None, sinks.monitor, quality)
     market = pipeline | "Read" >> source.read | "Enrich" >> enrich
     refused = []
     if sinks.timescale_dsn:
-        ticks = market.ticks | "WriteTicks" >> WriteToTimescale(MARKET_DATA, sinks.timescale_dsn, sinks.raw_topic)
-        bars = market.bars | "WriteBars" >> WriteToTimescale(MARKET_BARS, sinks.timescale_dsn)
-        refused = [ticks, bars]
+        write = partial(WriteToTimescale, dsn=sinks.timescale_dsn, topic=sinks.raw_topic, monitor=sinks.monitor)
+        refused = [
+            market.ticks | "WriteTicks" >> write(MARKET_DATA),
+            market.bars | "WriteBars" >> write(MARKET_BARS),
+            market.anomalies | "WriteAnomalies" >> write(MARKET_ANOMALIES),
+        ]
     if sinks.kafka:
         messages = market.ticks | "AsMessages" >> beam.Map(processed_messages).with_output_types(pa.RecordBatch)
-        messages | "Publish" >> WriteToKafka(sinks.processed_topic, sinks.kafka)
+        messages | "Publish" >> WriteToKafka(sinks.processed_topic, sinks.kafka, monitor=sinks.monitor)
+        alerts = market.anomalies | "AsAlerts" >> beam.Map(anomaly_messages).with_output_types(pa.RecordBatch)
+        alerts | "PublishAnomalies" >> WriteToKafka(sinks.alert_topic, sinks.kafka, monitor=sinks.monitor)
     if sinks.lake:
-        market.valid | "WriteLake" >> WriteToLake(sinks.lake, sinks.lake_layout)
+        market.valid | "WriteLake" >> WriteToLake(sinks.lake, sinks.lake_layout, monitor=sinks.monitor)
+    if quality:
+        refused += write_quality(market.quality, sinks)
     write_dead_letters(market.dead_letters, refused, sinks, "market")
     return market
 
 
-def source_of(options: argparse.Namespace, kafka: KafkaConfig | None, prior: Prior = None) -> Source:
+def source_of(options: argparse.Namespace, sinks: Sinks, prior: Prior = None) -> Source:
     """The source that the flags name."""
+    kafka, monitor = sinks.kafka, sinks.monitor
     start = options.start or _start_after(prior, options.max_future_ms)
     if options.input:
         return Source(ReadBatches(lambda: raw_batches_from_file(pathlib.Path(options.input), PARTITIONS)))
@@ -155,10 +176,12 @@ def source_of(options: argparse.Namespace, kafka: KafkaConfig | None, prior: Pri
     pace = Pace(idle_ms=options.idle_ms)
     if kafka and options.repartition:
         ensure_topic(kafka, by_symbol(options.topic), *likeness_of(kafka, options.topic))
-        copied = follow_kafka(by_symbol(options.topic), kafka, "earliest", pace)  # what is copied again is dropped
+        copied = follow_kafka(
+            by_symbol(options.topic), kafka, "earliest", pace, monitor
+        )  # what is copied again is dropped
         return Source(copied, copied.records, CopyBySymbol(options.topic, kafka, start, pace))
     if kafka:
-        topic = follow_kafka(options.topic, kafka, start, pace)
+        topic = follow_kafka(options.topic, kafka, start, pace, monitor)
         return Source(topic, topic.records)
     session = Session(seed=options.seed, ticks=options.ticks)
     name = f"simulated-{options.seed}-{options.ticks}"  # names the lake's objects: another session is another log
@@ -181,7 +204,7 @@ def market_sinks_of(options: argparse.Namespace) -> Sinks:
     live = (options.bootstrap_servers or options.kafka_config) and not options.input
     slot_ms = 1000 * (options.lake_slot_seconds or (300 if live else 3600))
     layout = dataclasses.replace(MARKET_DATA_LAYOUT, slot_ms=slot_ms, compression=options.lake_compression)
-    return sinks_of(options, layout, read_topic(options))
+    return sinks_of(options, layout, read_topic(options))._replace(alert_topic=options.anomaly_topic)
 
 
 def prior_of(options: argparse.Namespace, sinks: Sinks) -> Prior:
@@ -210,19 +233,22 @@ def check(options: argparse.Namespace, sinks: Sinks) -> None:
     raw = [] if options.input else [options.topic]
     if options.repartition:
         raw.insert(0 if options.bounded else 1, read_topic(options))  # not bounded, the copy is yet to be made
-    check_sinks(sinks, raw, [MARKET_DATA, MARKET_BARS])
+    check_sinks(sinks, raw, [MARKET_DATA, MARKET_BARS, MARKET_ANOMALIES, DATA_QUALITY])
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the pipeline to its end; an unbounded one until it is cancelled."""
     options, beam_options = parse(argv, add_flags, "beam_pipelines.market", str(__doc__).splitlines()[0])
-    semantics, sinks = semantics_of(options), market_sinks_of(options)
+    semantics = semantics_of(options)
+    sinks = market_sinks_of(options)._replace(monitor=monitor_of("market", beam_options))
     check(options, sinks)
     prior = prior_of(options, sinks)
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
-    build(pipeline, source_of(options, sinks.kafka, prior), semantics, sinks, prior)
-    return run_to_end(pipeline, "market", sinks, unbounded)
+    quality = QualityRules(suite_of(options, "market"), parse_calendars(options.calendars))
+    build(pipeline, source_of(options, sinks, prior), semantics, sinks, prior, quality)
+    with exposed(options, "market"):
+        return run_to_end(pipeline, "market", sinks, unbounded)
 
 
 if __name__ == "__main__":

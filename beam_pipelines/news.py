@@ -11,6 +11,7 @@ say.
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -22,10 +23,11 @@ from rich.text import Text
 from beam_pipelines.article_files import check_articles, raw_articles, sample_articles
 from beam_pipelines.command_line import WEEK_MS, filled, whole
 from beam_pipelines.errors import run_main
+from beam_pipelines.exposing import exposed
 from beam_pipelines.io.kafka import Pace, ReadFromKafka, WriteToKafka
 from beam_pipelines.io.lake import WriteToLake
 from beam_pipelines.io.lake_objects import NEWS_DATA
-from beam_pipelines.io.tables import NEWS_SENTIMENT, NEWS_WINDOWS
+from beam_pipelines.io.tables import DATA_QUALITY, NEWS_SENTIMENT, NEWS_WINDOWS
 from beam_pipelines.io.timescale import WriteToTimescale
 from beam_pipelines.options import parse
 from beam_pipelines.reading import add_reading_flags, reading_of
@@ -36,12 +38,17 @@ from beam_pipelines.stream import (
     add_sink_flags,
     add_topic_flags,
     check_sinks,
+    monitor_of,
     run_to_end,
     sinks_of,
+    suite_of,
     write_dead_letters,
+    write_quality,
 )
 from beam_pipelines.transforms.news import Reading, ScoreArticles, Scored, sentiment_messages
 from beam_pipelines.transforms.news_windows import CountNews
+from beam_pipelines.transforms.quality_minutes import JudgeMinutes
+from beam_pipelines.transforms.quality_suites import Suite
 
 __all__ = ["add_flags", "build", "main"]
 
@@ -68,21 +75,25 @@ def build(
     max_future_ms: int,
     sinks: Sinks,
     unbounded: bool,
+    suite: Suite | None = None,
 ) -> Scored:
     """The whole graph; gives the scored outputs for tests to look at."""
-    news: Scored = pipeline | "Read" >> read | "Score" >> ScoreArticles(load, max_future_ms)
+    news: Scored = pipeline | "Read" >> read | "Score" >> ScoreArticles(load, max_future_ms, sinks.monitor)
     refused = []
     if sinks.timescale_dsn:
         windows = news.articles | "Count" >> CountNews(unbounded)
+        write = partial(WriteToTimescale, dsn=sinks.timescale_dsn, topic=sinks.raw_topic, monitor=sinks.monitor)
         refused = [
-            news.articles | "WriteArticles" >> WriteToTimescale(NEWS_SENTIMENT, sinks.timescale_dsn, sinks.raw_topic),
-            windows | "WriteWindows" >> WriteToTimescale(NEWS_WINDOWS, sinks.timescale_dsn),
+            news.articles | "WriteArticles" >> write(NEWS_SENTIMENT),
+            windows | "WriteWindows" >> write(NEWS_WINDOWS),
         ]
     if sinks.kafka:
         messages = news.articles | "AsMessages" >> beam.Map(sentiment_messages).with_output_types(pa.RecordBatch)
-        messages | "Publish" >> WriteToKafka(sinks.processed_topic, sinks.kafka)
+        messages | "Publish" >> WriteToKafka(sinks.processed_topic, sinks.kafka, monitor=sinks.monitor)
     if sinks.lake:
-        news.valid | "WriteLake" >> WriteToLake(sinks.lake, sinks.lake_layout)
+        news.valid | "WriteLake" >> WriteToLake(sinks.lake, sinks.lake_layout, monitor=sinks.monitor)
+    if unbounded and suite:
+        refused += write_quality(news.valid | "Judge" >> JudgeMinutes(suite, sinks.monitor), sinks)
     write_dead_letters(news.dead_letters, refused, sinks, "news")
     return news
 
@@ -113,17 +124,19 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Runs the pipeline to its end; an unbounded one until it is cancelled."""
     options, beam_options = parse(argv, add_flags, "beam_pipelines.news", str(__doc__).splitlines()[0])
-    sinks = sinks_of(options, NEWS_DATA, options.topic)
+    sinks = sinks_of(options, NEWS_DATA, options.topic)._replace(monitor=monitor_of("news", beam_options))
     load = reading_of(options)
     if options.input:
         check_articles(options.input)
-    check_sinks(sinks, [] if options.input else [options.topic], [NEWS_SENTIMENT, NEWS_WINDOWS])
+    check_sinks(sinks, [] if options.input else [options.topic], [NEWS_SENTIMENT, NEWS_WINDOWS, DATA_QUALITY])
+    suite = suite_of(options, "news")
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
-    news = build(pipeline, _source_of(options, sinks), load, options.max_future_ms, sinks, unbounded)
+    news = build(pipeline, _source_of(options, sinks), load, options.max_future_ms, sinks, unbounded, suite)
     if not sinks.kafka and not sinks.timescale_dsn:
         news.articles | "Together" >> beam.combiners.ToList() | "Show" >> beam.Map(show)
-    return run_to_end(pipeline, "news", sinks, unbounded)
+    with exposed(options, "news"):
+        return run_to_end(pipeline, "news", sinks, unbounded)
 
 
 def _source_of(options: argparse.Namespace, sinks: Sinks) -> beam.PTransform:
@@ -131,7 +144,9 @@ def _source_of(options: argparse.Namespace, sinks: Sinks) -> beam.PTransform:
         return ReadBatches(lambda: raw_articles(options.input, PARTITIONS))
     if sinks.kafka:
         start = options.start or "earliest"
-        return ReadFromKafka(options.topic, sinks.kafka, start, bounded=options.bounded, pace=Pace())
+        return ReadFromKafka(
+            options.topic, sinks.kafka, start, bounded=options.bounded, pace=Pace(), monitor=sinks.monitor
+        )
     return ReadBatches(lambda: sample_articles(PARTITIONS))
 
 

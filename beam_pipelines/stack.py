@@ -21,7 +21,7 @@ __all__ = ["TOPICS", "Endpoints", "Stack", "initialise", "main"]
 FAILED = 1
 TOPICS = {  # with their partitions
     **dict.fromkeys(("market-data-raw", "market-data-processed", "news-raw", "news-sentiment-stream"), 8),
-    "dead-letters": 1,
+    **dict.fromkeys(("market-anomalies", "data-quality-alerts", "dead-letters"), 1),
 }
 
 
@@ -47,6 +47,7 @@ def _up(options: argparse.Namespace) -> int:
         options.timescale,
         options.checkpoints,
         options.spark,
+        options.monitoring,
     )
     print(f"starting the servers of {stack.state_dir} (the first time downloads about 250 MB)", flush=True)
     try:
@@ -123,6 +124,10 @@ def _print_table(stack: Stack) -> None:
         stack.database.name: ends.postgres_dsn,
         "s3": f"{ends.s3_endpoint}  s3://{ends.s3_bucket}",
         "sparkmaster": f"{ends.spark_master}  http://{stack.spark_master.address('spark_ui')}",
+        "pgexporter": f"http://{stack.postgres_exporter.address('postgres_exporter')}/metrics",
+        "workersexporter": f"http://{stack.workers_exporter.address('worker_metrics')}/metrics",
+        "alertmanager": stack.alertmanager.url,
+        "prometheus": stack.prometheus.url,
         "sparkworker": f"http://{stack.spark_worker.address('spark_worker_ui')}",
     }
     print(f"\n{'server':<12} {'state':<10} {'pid':>7}  where")
@@ -156,6 +161,8 @@ def _parser() -> Parser:
         "--timescale", action=argparse.BooleanOptionalAction, help="TimescaleDB instead of PostgreSQL (needs Node.js)"
     )
     up.add_argument("--spark", action=argparse.BooleanOptionalAction, help="a Spark cluster too (300 MB more of jars)")
+    watch = "Prometheus, Alertmanager and an exporter too (Debian's packages; down and up again if an old stack runs)"
+    up.add_argument("--monitoring", action=argparse.BooleanOptionalAction, help=watch)
     kept = "where Flink keeps checkpoints and savepoints, its own folder or the S3 server (folder)"
     up.add_argument("--checkpoints", choices=Stack.places, help=kept)
     down = commands.add_parser("down", parents=[shared], help="end all servers and whatever they started")

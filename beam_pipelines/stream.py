@@ -9,29 +9,39 @@ from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
-from beam_pipelines.command_line import filled
+from beam_pipelines.command_line import filled, folder
 from beam_pipelines.errors import UsageError, telling_mistakes
+from beam_pipelines.exposing import add_metrics_flags
 from beam_pipelines.io.kafka import KafkaConfig, WriteToKafka, check_kafka, parse_position
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteRefusedToLake, check_lake
 from beam_pipelines.io.lake_objects import Layout
-from beam_pipelines.io.tables import Table
-from beam_pipelines.io.timescale import check_timescale
+from beam_pipelines.io.tables import DATA_QUALITY, Table
+from beam_pipelines.io.timescale import WriteToTimescale, check_timescale
 from beam_pipelines.runners.cluster import check_restored
+from beam_pipelines.runners.defaults import FlinkOptions
 from beam_pipelines.summary import counters_of, summary
 from beam_pipelines.transforms.dead_letters import to_messages
+from beam_pipelines.transforms.messages import quality_alerts
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor, Run
+from beam_pipelines.transforms.quality_suites import Suite, read_suites
 
 __all__ = [
     "ReadBatches",
     "Sinks",
+    "add_quality_flag",
     "add_sink_flags",
     "add_topic_flags",
     "check_sinks",
     "kafka_of",
+    "monitor_of",
     "run_to_end",
     "sinks_of",
+    "suite_of",
     "write_dead_letters",
+    "write_quality",
 ]
 
 Flag = Callable[..., object]
@@ -73,8 +83,21 @@ def add_sink_flags(flag: Flag, topic: str, rows: str) -> None:
     """
     flag("--processed_topic", type=filled, default=topic, help=f"of {rows} (%(default)s)")
     flag("--dead_letter_topic", type=filled, default="dead-letters", help="of dead letters (%(default)s)")
+    flag("--quality_topic", type=filled, default="data-quality-alerts", help="of bad records' alarms (%(default)s)")
+    add_quality_flag(flag)
     flag("--timescale_dsn", type=filled, help="database; better in the environment as TIMESCALE_DSN")
     flag("--lake", type=filled, help="s3://bucket/prefix or a folder (./lake if there is no other output)")
+    add_metrics_flags(flag)
+
+
+def add_quality_flag(flag: Flag) -> None:
+    """By what records are judged.
+
+    Args:
+      flag: adds one.
+    """
+    suites = "folder of Great Expectations suites, DATASET.json, in place of those of the package or beside them"
+    flag("--quality_suites", type=folder, help=suites)
 
 
 class Sinks(NamedTuple):
@@ -84,9 +107,12 @@ class Sinks(NamedTuple):
     kafka: KafkaConfig | None = None
     processed_topic: str = ""
     dead_letter_topic: str = ""
+    alert_topic: str = ""  # of what is odd; the news have none
+    quality_topic: str = ""  # of what is bad
     raw_topic: str = ""  # named in dead letters of rows that the database refuses
     timescale_dsn: str | None = None
     lake: str | None = None
+    monitor: PipelineMonitor = UNNAMED  # takes down what is written
 
 
 def kafka_of(options: argparse.Namespace) -> KafkaConfig | None:
@@ -95,12 +121,19 @@ def kafka_of(options: argparse.Namespace) -> KafkaConfig | None:
     return KafkaConfig.load(options.bootstrap_servers, options.kafka_config) if named else None
 
 
+def monitor_of(pipeline: str, options: PipelineOptions) -> PipelineMonitor:
+    """Takes down what a job does that begins now, with these options."""
+    return PipelineMonitor(pipeline, Run.begin(resumed=bool(options.view_as(FlinkOptions).savepoint_path)))
+
+
 def sinks_of(options: argparse.Namespace, layout: Layout, raw_topic: str) -> Sinks:
     """The sinks that the flags and the environment name."""
     kafka = kafka_of(options)
     dsn = options.timescale_dsn or os.environ.get("TIMESCALE_DSN")
     lake = options.lake or (None if kafka else "./lake")  # without Kafka the lake is where dead letters go
-    return Sinks(layout, kafka, options.processed_topic, options.dead_letter_topic, raw_topic, dsn, lake)
+    names = ("processed_topic", "dead_letter_topic", "quality_topic")
+    topics = {name: getattr(options, name) for name in names}
+    return Sinks(layout, kafka, **topics, raw_topic=raw_topic, timescale_dsn=dsn, lake=lake)
 
 
 def check_sinks(sinks: Sinks, read: Sequence[str], tables: Sequence[Table]) -> None:
@@ -122,6 +155,11 @@ def check_sinks(sinks: Sinks, read: Sequence[str], tables: Sequence[Table]) -> N
                 f"--topic, --processed_topic and --dead_letter_topic must differ, not {', '.join(topics)}: "
                 "the stream would read what it writes"
             )
+        told = {"anomaly_topic": sinks.alert_topic, "quality_topic": sinks.quality_topic}
+        for flag, topic in told.items():
+            if topic in topics:
+                raise UsageError(f"--{flag}={topic} is another flag's topic, too: it needs one of its own")
+        written += filter(None, told.values())
         check_kafka(sinks.kafka, *read[:1], *written)
     if sinks.timescale_dsn:
         check_timescale(sinks.timescale_dsn, tables)
@@ -164,9 +202,29 @@ def write_dead_letters(
     if sinks.kafka:
         letters = [rejects, *rows] | "Letters" >> beam.Flatten()
         messages = letters | "AsLetters" >> beam.Map(to_messages, pipeline).with_output_types(pa.RecordBatch)
-        messages | "PublishDeadLetters" >> WriteToKafka(sinks.dead_letter_topic, sinks.kafka)
+        publish = WriteToKafka(sinks.dead_letter_topic, sinks.kafka, monitor=sinks.monitor)
+        messages | "PublishDeadLetters" >> publish
     if sinks.lake:
         rejects | "KeepDeadLetters" >> WriteDeadLettersToLake(sinks.lake)
+
+
+def suite_of(options: argparse.Namespace, dataset: str) -> Suite:
+    """The suite by which a dataset is judged.
+
+    Raises:
+      UsageError: if it, or another in the folder that the flag names, is none.
+    """
+    return read_suites(options.quality_suites)[dataset]
+
+
+def write_quality(quality: beam.PCollection, sinks: Sinks) -> list[beam.PCollection]:
+    """Writes QUALITY to its table, and to its topic what is wrong; gives what the database refuses."""
+    if sinks.kafka:
+        alerts = quality | "AsQualityAlerts" >> beam.Map(quality_alerts).with_output_types(pa.RecordBatch)
+        alerts | "PublishQuality" >> WriteToKafka(sinks.quality_topic, sinks.kafka, monitor=sinks.monitor)
+    if not sinks.timescale_dsn:
+        return []
+    return [quality | "WriteQuality" >> WriteToTimescale(DATA_QUALITY, sinks.timescale_dsn, monitor=sinks.monitor)]
 
 
 def run_to_end(pipeline: beam.Pipeline, name: str, sinks: Sinks, unbounded: bool) -> int:

@@ -18,6 +18,7 @@ _STREAMS = {
         "repeated_copies": "copies written again, dropped",
         "before_begin": "ticks of days closed before, dropped",
         "bars": "bars, revisions included",
+        "anomalies": "anomalies told",
     },
     "news": {
         "records": "records read",

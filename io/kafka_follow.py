@@ -31,6 +31,7 @@ from beam_pipelines.io.kafka_config import KafkaConfig
 from beam_pipelines.io.kafka_offsets import Log, ask_description, description_of
 from beam_pipelines.io.kafka_tail import BATCH_BYTES, KafkaReadError, Tail, TailPool, raw_batch
 from beam_pipelines.transforms.batches import PLACE_CODER, Place, Span, span_of, with_span
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 
 __all__ = ["USUAL_PACE", "FollowTopic", "Follower", "Pace", "Poll", "recreated"]
 
@@ -80,13 +81,16 @@ class FollowTopic(beam.PTransform):
       start: partition → first offset; partitions that are not there begin at their earliest.
       config: how to reach Kafka.
       pace: how to read it.
+      monitor: takes down how many records wait.
     """
 
-    def __init__(self, log: Log, start: Mapping[int, int], config: KafkaConfig, pace: Pace) -> None:
+    def __init__(
+        self, log: Log, start: Mapping[int, int], config: KafkaConfig, pace: Pace, monitor: PipelineMonitor = UNNAMED
+    ) -> None:
         super().__init__()
         self._ticks = _PartitionsDoFn(config, log.topic, log.topic_id)
         self._interval_ms = pace.interval_ms
-        self.records = Follower(log, start, config, pace)
+        self.records = Follower(log, start, config, pace, monitor)
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[tuple[int, int]]:
         """Ticks and partitions."""
@@ -153,8 +157,16 @@ class Follower:
     Its `open`, `begin_bundle` and `close` belong into the DoFn's `setup`, `start_bundle` and `teardown`.
     """
 
-    def __init__(self, log: Log, start: Mapping[int, int], config: KafkaConfig, pace: Pace) -> None:
+    def __init__(
+        self,
+        log: Log,
+        start: Mapping[int, int],
+        config: KafkaConfig,
+        pace: Pace,
+        monitor: PipelineMonitor = UNNAMED,
+    ) -> None:
         self._config = config
+        self._monitor = monitor
         self._topic, self.log_id = log.topic, log.topic_id
         self._start = start
         self._pace = pace
@@ -228,6 +240,7 @@ class Follower:
                 break
         self._spent[partition] += time.monotonic_ns() - began
         Metrics.gauge("kafka", f"lag_{self._topic}_{tail.partition}").set(tail.lag())
+        self._monitor.update_queue_depth(f"{self._topic}/{tail.partition}", tail.lag())
 
     def _heartbeat(self, tail: Tail) -> Iterator[pa.RecordBatch]:
         idle_ms = tail.idle_ms(self._pace.idle_ms)

@@ -7,11 +7,18 @@ from beam_pipelines.io.kafka_config import KafkaConfig
 from beam_pipelines.io.kafka_follow import USUAL_PACE, FollowTopic, Pace, Poll
 from beam_pipelines.io.kafka_offsets import log_of, parse_position
 from beam_pipelines.io.kafka_ranges import ReadRanges, ranges_of
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 
 __all__ = ["ReadFromKafka", "follow_kafka"]
 
 
-def follow_kafka(topic: str, config: KafkaConfig, start: str = "earliest", pace: Pace = USUAL_PACE) -> FollowTopic:
+def follow_kafka(
+    topic: str,
+    config: KafkaConfig,
+    start: str = "earliest",
+    pace: Pace = USUAL_PACE,
+    monitor: PipelineMonitor = UNNAMED,
+) -> FollowTopic:
     """A topic to be polled, without end and on Flink only, by the stage that works on its records.
 
     Args:
@@ -19,13 +26,14 @@ def follow_kafka(topic: str, config: KafkaConfig, start: str = "earliest", pace:
       config: how to reach Kafka.
       start: where to begin, see `parse_position`; becomes offsets here and now.
       pace: how to read it.
+      monitor: takes down how many records wait.
 
     Raises:
       UsageError: if Kafka cannot be reached or has no such topic or position.
     """
     position = parse_position(start)
     log = log_of(config, topic, position)
-    return FollowTopic(log, log.start(position), config, pace)
+    return FollowTopic(log, log.start(position), config, pace, monitor)
 
 
 class ReadFromKafka(beam.PTransform):
@@ -50,6 +58,7 @@ class ReadFromKafka(beam.PTransform):
       bounded: whether to stop at `end`.
       end: where a bounded read stops (exclusive), see `parse_position`.
       pace: how to read; a bounded read heeds `max_records` only.
+      monitor: takes down how many records wait to be read without end.
 
     Raises:
       UsageError: when built, if an argument is wrong; when applied, if Kafka cannot be reached, has no such topic or
@@ -65,8 +74,10 @@ class ReadFromKafka(beam.PTransform):
         bounded: bool = False,
         end: str = "latest",
         pace: Pace = USUAL_PACE,
+        monitor: PipelineMonitor = UNNAMED,
     ) -> None:
         super().__init__()
+        self._monitor = monitor
         self._topic = topic
         self._config = config
         self._start = start
@@ -80,5 +91,5 @@ class ReadFromKafka(beam.PTransform):
             log = log_of(self._config, self._topic, self._from, self._to)
             ranges = ranges_of(self._topic, log.start(self._from), log.end(self._to))
             return pbegin | "Bounded" >> ReadRanges(ranges, self._config, self._pace.max_records)
-        topic = follow_kafka(self._topic, self._config, self._start, self._pace)
+        topic = follow_kafka(self._topic, self._config, self._start, self._pace, self._monitor)
         return pbegin | "Follow" >> topic | "Poll" >> Poll(topic.records)

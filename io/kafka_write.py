@@ -12,6 +12,7 @@ from apache_beam.metrics import Metrics
 
 from beam_pipelines.io.kafka_config import KafkaConfig
 from beam_pipelines.transforms.columns import to_list
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 
 __all__ = ["KafkaWriteError", "WriteToKafka"]
 
@@ -36,11 +37,14 @@ class WriteToKafka(beam.PTransform):
       topic: name of the topic.
       config: how to reach Kafka.
       stamped: whether column `timestamp` is no header, but the records' Kafka timestamps, ms; else they are of now.
+      monitor: takes down batches and errors.
     """
 
-    def __init__(self, topic: str, config: KafkaConfig, stamped: bool = False) -> None:
+    def __init__(
+        self, topic: str, config: KafkaConfig, stamped: bool = False, monitor: PipelineMonitor = UNNAMED
+    ) -> None:
         super().__init__()
-        self._write = _WriteDoFn(topic, config, stamped)
+        self._write = _WriteDoFn(topic, config, stamped, monitor)
 
     def expand(self, batches: beam.PCollection[pa.RecordBatch]) -> beam.PCollection[None]:
         """One producer a worker."""
@@ -50,8 +54,9 @@ class WriteToKafka(beam.PTransform):
 class _WriteDoFn(beam.DoFn):
     """Hands rows to an idempotent producer and waits for their delivery when the bundle ends."""
 
-    def __init__(self, topic: str, config: KafkaConfig, stamped: bool) -> None:
+    def __init__(self, topic: str, config: KafkaConfig, stamped: bool, monitor: PipelineMonitor) -> None:
         self._topic = topic
+        self._monitor = monitor
         self._config = config
         self._stamped = stamped
         self._producer: ck.Producer | None = None
@@ -65,6 +70,7 @@ class _WriteDoFn(beam.DoFn):
     def process(self, element: pa.RecordBatch) -> None:
         self._send(element)
         self._records.inc(element.num_rows)
+        self._monitor.record_batch(f"kafka {self._topic}", element.num_rows)
         self._checked().poll(0)
 
     def finish_bundle(self) -> None:
@@ -85,6 +91,7 @@ class _WriteDoFn(beam.DoFn):
         if self._failures or self._producer is None:
             count, error = len(self._failures), self._failures[0]
             self._failures = []
+            self._monitor.record_sink_error(f"kafka {self._topic}")
             self.teardown()  # after a failure an idempotent producer may be unfit for more
             raise KafkaWriteError(f"{count} records were not delivered to topic {self._topic}: {error.str()}")
         return self._producer

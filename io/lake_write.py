@@ -39,6 +39,7 @@ from beam_pipelines.io.lake_objects import (
 from beam_pipelines.io.objects import Objects, objects_in
 from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
 from beam_pipelines.transforms.gather import Gather
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 
 __all__ = ["WriteDeadLettersToLake", "WriteRefusedToLake", "WriteToLake", "check_lake"]
 
@@ -210,15 +211,26 @@ class WriteToLake(beam.PTransform):
       root: s3://bucket/prefix or a folder.
       layout: of the dataset; fixed for the life of a lake.
       hold_ms: how long a row may wait to be seen in the lake, ms of wall time.
+      monitor: takes down the rows of objects.
     """
 
-    def __init__(self, root: str, layout: Layout = MARKET_DATA, hold_ms: int = 600_000) -> None:
+    def __init__(
+        self,
+        root: str,
+        layout: Layout = MARKET_DATA,
+        hold_ms: int = 600_000,
+        monitor: PipelineMonitor = UNNAMED,
+    ) -> None:
         super().__init__()
+        self._monitor = monitor
         self._objects, self._layout, self._hold_ms = objects_in(root), layout, hold_ms
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:  # noqa: D102
-        if batches.is_bounded:
-            return self._whole(batches)
+        written = self._whole(batches) if batches.is_bounded else self._as_it_comes(batches)
+        told = beam.Map(_told, self._monitor, self._layout.dataset)
+        return written | "Tell" >> told.with_output_types(Written)
+
+    def _as_it_comes(self, batches: beam.PCollection) -> beam.PCollection:
         open_objects = _OpenObjectsDoFn(self._objects, self._layout, self._hold_ms)
         return batches | "Write" >> beam.ParDo(open_objects).with_output_types(Written)
 
@@ -239,6 +251,11 @@ class WriteToLake(beam.PTransform):
                 Written
             )
         )
+
+
+def _told(written: Written, monitor: PipelineMonitor, dataset: str) -> Written:
+    monitor.record_batch(f"lake {dataset}", written.rows)
+    return written
 
 
 class WriteDeadLettersToLake(beam.PTransform):

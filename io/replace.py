@@ -20,7 +20,15 @@ from psycopg import sql
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.postgres import Dsn, describe, is_transient
-from beam_pipelines.io.tables import DAILY_SUMMARY, MARKET_BARS, MARKET_DATA, NEWS_SENTIMENT, NEWS_WINDOWS, Table
+from beam_pipelines.io.tables import (
+    DAILY_SUMMARY,
+    MARKET_ANOMALIES,
+    MARKET_BARS,
+    MARKET_DATA,
+    NEWS_SENTIMENT,
+    NEWS_WINDOWS,
+    Table,
+)
 from beam_pipelines.io.timescale import WriteToTimescale
 
 __all__ = ["MARKET_TABLES", "NEWS_TABLES", "STREAM_TABLES", "ReplaceRows", "ReplacedRows", "Replacement", "new_run"]
@@ -46,13 +54,13 @@ class Replaced(NamedTuple):
     goes: sql.SQL
 
 
-# Not if it is of a record beyond those that the new rows are made of.
+# Not if it is of a record beyond those that the new rows are made of, which those of the first table tell.
 _READ = sql.SQL(
-    'NOT EXISTS (SELECT FROM (SELECT partition, max("offset") AS last FROM {new} GROUP BY partition) AS read '
+    'NOT EXISTS (SELECT FROM (SELECT partition, max("offset") AS last FROM {first} GROUP BY partition) AS read '
     'WHERE read.partition = old.partition AND read.last < old."offset")'
 )
 
-STREAM_TABLES = (
+_TICKS_AND_BARS = (
     Replaced(MARKET_DATA, "time", _READ),
     Replaced(
         MARKET_BARS,
@@ -65,10 +73,12 @@ STREAM_TABLES = (
         ),
     ),
 )
+
+STREAM_TABLES = (*_TICKS_AND_BARS, Replaced(MARKET_ANOMALIES, "time", _READ))
 """The tables that the market stream writes, in the order in which they are replaced."""
 
-MARKET_TABLES = (*STREAM_TABLES, Replaced(DAILY_SUMMARY, "day", sql.SQL("true")))
-"""All tables of the market."""
+MARKET_TABLES = (*_TICKS_AND_BARS, Replaced(DAILY_SUMMARY, "day", sql.SQL("true")))
+"""The tables of the market that are computed anew: anomalies stay as they were told."""
 
 NEWS_TABLES = (
     Replaced(NEWS_SENTIMENT, "time", _READ),
@@ -184,7 +194,8 @@ class Replacement:
             connection.execute(sql.SQL("ANALYZE {}").format(new))
             gone += connection.execute(self._removal(it, new)).rowcount
             changed += connection.execute(table.upsert_from(new)).rowcount
-            connection.execute(sql.SQL("DROP TABLE {}").format(new))
+        for it in self.tables:
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(self.staged(it.table).name)))
         connection.execute(
             _RECORD, [self.run, self.begin, self.end, list(self.symbols) if self.symbols else None, gone, changed]
         )
@@ -192,6 +203,7 @@ class Replacement:
 
     def _removal(self, it: Replaced, new: sql.Identifier) -> sql.Composed:
         names = [sql.Identifier(name) for name in it.table.identity]
+        first = sql.Identifier(self.staged(self.tables[0].table).name)
         return sql.SQL(
             "DELETE FROM {table} AS old WHERE old.{time} >= {begin} AND old.{time} < {end} AND {asked} "
             "AND NOT EXISTS (SELECT FROM {new} AS new WHERE {same}) AND {goes}"
@@ -205,7 +217,7 @@ class Replacement:
             else sql.SQL("true"),
             new=new,
             same=sql.SQL(" AND ").join(sql.SQL("new.{0} = old.{0}").format(name) for name in names),
-            goes=it.goes.format(new=new, bar_seconds=sql.Literal(self.bar_seconds)),
+            goes=it.goes.format(new=new, first=first, bar_seconds=sql.Literal(self.bar_seconds)),
         )
 
 

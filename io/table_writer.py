@@ -13,6 +13,7 @@ from beam_pipelines.errors import UsageError
 from beam_pipelines.io.pgcopy import binary_copy
 from beam_pipelines.io.postgres import Dsn, describe, is_data_error, is_transient, reason_of
 from beam_pipelines.io.tables import Table
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 
 __all__ = ["DatabaseUnavailableError", "Rejected", "TableWriter"]
 
@@ -49,9 +50,13 @@ class TableWriter:
       table: what to write to.
       dsn: the database.
       give_up_after_s: how long transient errors are retried, reconnecting, before `write` raises.
+      monitor: takes down errors.
     """
 
-    def __init__(self, table: Table, dsn: Dsn, give_up_after_s: float = 60.0) -> None:
+    def __init__(
+        self, table: Table, dsn: Dsn, give_up_after_s: float = 60.0, monitor: PipelineMonitor = UNNAMED
+    ) -> None:
+        self._monitor = monitor
         self._table = table
         self._dsn = dsn
         self._give_up_after_s = give_up_after_s
@@ -109,6 +114,7 @@ class TableWriter:
             except psycopg.Error as error:
                 if not is_transient(error):
                     raise
+                self._monitor.record_sink_error(f"timescale {self._table.name}")
                 self.close()
                 self._pause_or_give_up(error, pause, give_up)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 from psycopg import sql
 
-from beam_pipelines.transforms.batches import BARS, ENRICHED, SCORED, SUMMARIES, WINDOWS
+from beam_pipelines.transforms.batches import ANOMALIES, BARS, ENRICHED, QUALITY, SCORED, SUMMARIES, WINDOWS
 
 __all__ = [
     "DAILY_SUMMARY",
+    "DATA_QUALITY",
+    "MARKET_ANOMALIES",
     "MARKET_BARS",
     "MARKET_DATA",
     "NEWS_SENTIMENT",
@@ -24,7 +26,7 @@ __all__ = [
 
 _TIMES = {  # int64 ms in batches
     **dict.fromkeys(("timestamp", "time", "published_at"), "time"),
-    **{name: name for name in ("processed_at", "day", "known_at", "newest_at")},
+    **{name: name for name in ("processed_at", "day", "detected_at", "known_at", "newest_at")},
 }
 _DOUBLE = "double precision"
 _SQL_TYPES = {
@@ -167,6 +169,13 @@ MARKET_BARS = Table(
 )
 """Bars (BARS)."""
 
+MARKET_ANOMALIES = Table(
+    "market_anomalies_ts",
+    identity=("symbol", "time", "bar_seconds", "kind"),
+    columns=columns_of(ANOMALIES, kinds=dict.fromkeys(("score", "threshold", "value", "reference"), _DOUBLE)),
+)
+"""Anomalies (ANOMALIES)."""
+
 DAILY_SUMMARY = Table(
     "daily_market_summary",
     identity=("symbol", "day"),
@@ -193,3 +202,10 @@ NEWS_WINDOWS = Table(
     revised=True,
 )
 """What the news said of a symbol in a window (WINDOWS)."""
+
+DATA_QUALITY = Table(
+    "data_quality_ts",
+    identity=("dataset", "time", "window_seconds", "partition"),
+    columns=columns_of(QUALITY, kinds={"score": _DOUBLE}),
+)
+"""How good the records were (QUALITY)."""

@@ -16,6 +16,7 @@ from beam_pipelines.io.postgres import Dsn, describe, reason_of
 from beam_pipelines.io.table_writer import MIGRATE, Rejected, TableWriter
 from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Column, Table, columns_of
 from beam_pipelines.transforms.batches import DEAD_LETTERS, joined, span_of
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 
 __all__ = ["MARKET_BARS", "MARKET_DATA", "Column", "Table", "WriteToTimescale", "check_timescale", "columns_of"]
 
@@ -29,14 +30,15 @@ _TOPIC = "topic of the record"  # a column that rows carry until they are writte
 class _WriteRowsDoFn(beam.DoFn):
     """Collects batches and writes them, a transaction a flush, at the latest when the bundle ends."""
 
-    def __init__(self, table: Table, dsn: Dsn, topic: str, give_up_after_s: float) -> None:
+    def __init__(self, table: Table, dsn: Dsn, topic: str, give_up_after_s: float, monitor: PipelineMonitor) -> None:
         self._table, self._dsn, self._topic, self._give_up_after_s = table, dsn, topic, give_up_after_s
+        self._monitor = monitor
         self._rows = Metrics.counter("timescale", f"{table.name}_rows")
         self._rejected = Metrics.counter("timescale", f"{table.name}_rejected")
 
     def setup(self) -> None:
         """Connects later: a worker that has nothing to write needs no connection."""
-        self._writer = TableWriter(self._table, self._dsn, self._give_up_after_s)
+        self._writer = TableWriter(self._table, self._dsn, self._give_up_after_s, self._monitor)
 
     def teardown(self) -> None:
         """Gives the connection back."""
@@ -69,6 +71,7 @@ class _WriteRowsDoFn(beam.DoFn):
         rejected = self._writer.write(rows)
         self._rows.inc(rows.num_rows - len(rejected))
         self._rejected.inc(len(rejected))
+        self._monitor.record_batch(f"timescale {self._table.name}", rows.num_rows)
         return [_dead_letters(rejected)] if rejected else []
 
 
@@ -113,10 +116,19 @@ class WriteToTimescale(beam.PTransform):
       dsn: the database.  It goes to the workers inside the pickled DoFn, and is never displayed.
       topic: for dead letters of batches that carry no span.
       give_up_after_s: how long errors that may pass are retried, s.
+      monitor: takes down batches and errors.
     """
 
-    def __init__(self, table: Table, dsn: Dsn | str, topic: str = "", give_up_after_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        table: Table,
+        dsn: Dsn | str,
+        topic: str = "",
+        give_up_after_s: float = 60.0,
+        monitor: PipelineMonitor = UNNAMED,
+    ) -> None:
         super().__init__()
+        self._monitor = monitor
         self._table, self._topic, self._give_up_after_s = table, topic, give_up_after_s
         self._dsn = Dsn(dsn) if isinstance(dsn, str) else dsn
 
@@ -128,7 +140,7 @@ class WriteToTimescale(beam.PTransform):
         """Wires the one step."""
         if not isinstance(batches.windowing.windowfn, GlobalWindows):
             raise ValueError(f"{self.label} takes batches in the global window")
-        write = _WriteRowsDoFn(self._table, self._dsn, self._topic, self._give_up_after_s)
+        write = _WriteRowsDoFn(self._table, self._dsn, self._topic, self._give_up_after_s, self._monitor)
         return batches | "Write" >> beam.ParDo(write).with_output_types(pa.RecordBatch)
 
 

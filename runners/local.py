@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir, locked
 from beam_pipelines.runners.servers.base import Server
+from beam_pipelines.runners.servers.exporters import PostgresExporter, WorkersExporter
 from beam_pipelines.runners.servers.flink import JobManager, TaskManager, checkpoints_on
 from beam_pipelines.runners.servers.kafka import Kafka
 from beam_pipelines.runners.servers.postgres import Postgres
+from beam_pipelines.runners.servers.prometheus import Alertmanager, Prometheus
 from beam_pipelines.runners.servers.s3 import S3
 from beam_pipelines.runners.servers.spark import SparkMaster, SparkWorker
 from beam_pipelines.runners.servers.timescale import Timescale
@@ -39,10 +41,16 @@ class Endpoints(NamedTuple):
     s3_region: str
     artifacts_dir: str  # for --artifacts_dir; Beam's default vanishes with the program that submits a job
     spark_master: str | None = None  # as for --spark_master_url
+    prometheus: str | None = None  # URL
+    alertmanager: str | None = None  # URL
 
     def environment(self) -> dict[str, str]:
         """The same as environment variables, under the names that clients read."""
-        spark = {"SPARK_MASTER_URL": self.spark_master} if self.spark_master else {}
+        optional = {
+            "SPARK_MASTER_URL": self.spark_master,
+            "PROMETHEUS_URL": self.prometheus,
+            "ALERTMANAGER_URL": self.alertmanager,
+        }
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "FLINK_MASTER": self.flink_rest,
@@ -54,7 +62,7 @@ class Endpoints(NamedTuple):
             "AWS_DEFAULT_REGION": self.s3_region,
             "LAKE": f"s3://{self.s3_bucket}",
             "ARTIFACTS_DIR": self.artifacts_dir,
-            **spark,
+            **{name: value for name, value in optional.items() if value},
         }
 
 
@@ -73,11 +81,16 @@ class Stack:
       timescale: TimescaleDB instead of PostgreSQL; as it was, or not, when missing.
       spark: a Spark cluster too; as it was, or not, when missing.
       checkpoints: where Flink keeps them, one of `Stack.places`; as it was, or a folder, when missing.
+      monitoring: Prometheus, Alertmanager and an exporter too; as it was, or not, when missing.
+      monitoring_speedup: what Prometheus's interval and all durations of the alert rules are divided by; as it was, or
+        1, when missing.
     """
 
     port_names = (
         *("kafka", "flink", "worker_pool", "postgres", "s3", "spark", "spark_ui"),
-        *("jobmanager_metrics", "taskmanager_metrics"),
+        *("jobmanager_metrics", "taskmanager_metrics", "kafka_metrics", "postgres_exporter"),
+        "worker_metrics",
+        *("prometheus", "alertmanager"),
     )
     places = ("folder", "s3")
 
@@ -89,6 +102,8 @@ class Stack:
         timescale: bool | None = None,
         checkpoints: str | None = None,
         spark: bool | None = None,
+        monitoring: bool | None = None,
+        monitoring_speedup: int | None = None,
     ) -> None:
         self.state_dir = (state_dir or default_state_dir()).absolute()
         self._settings_file = self.state_dir / "stack.json"
@@ -96,6 +111,8 @@ class Stack:
         self._slots = slots or kept.get("slots", SLOTS)
         self._timescale = bool(kept.get("timescale")) if timescale is None else timescale
         self._spark = bool(kept.get("spark")) if spark is None else spark
+        self._monitoring = bool(kept.get("monitoring")) if monitoring is None else monitoring
+        self._monitoring_speedup = monitoring_speedup or kept.get("monitoring_speedup", 1)
         self._checkpoints = checkpoints or kept.get("checkpoints", self.places[0])
         ports = ports or {}
         self.kafka = Kafka(self.state_dir / Kafka.name, ports)
@@ -108,13 +125,15 @@ class Stack:
         self.worker_pool = WorkerPool(self.state_dir / WorkerPool.name, ports, self.s3.environment)
         self.spark_master = SparkMaster(self.state_dir / SparkMaster.name, ports)
         self.spark_worker = SparkWorker(self.state_dir / SparkWorker.name, ports, self.spark_master, self._slots)
+        self._build_monitoring(ports)
 
     @property
     def servers(self) -> tuple[Server, ...]:
         """All of them, in the order in which they are started."""
         flink = (self.task_manager, self.job_manager)
         spark = (self.spark_worker, self.spark_master) if self._spark else ()
-        return (self.kafka, self.database, self.s3, self.worker_pool, *spark, *flink)
+        monitoring = self._monitors if self._monitoring else ()
+        return (self.kafka, self.database, self.s3, self.worker_pool, *monitoring, *spark, *flink)
 
     @property
     def endpoints(self) -> Endpoints:
@@ -131,6 +150,8 @@ class Stack:
             s3_region=self.s3.region,
             artifacts_dir=str(self.job_manager.folder / "artifacts"),
             spark_master=self.spark_master.url if self._spark else None,
+            prometheus=self.prometheus.url if self._monitoring else None,
+            alertmanager=self.alertmanager.url if self._monitoring else None,
         )
 
     def up(self, told: Callable[[Server, float], None] = lambda _server, _seconds: None) -> Endpoints:
@@ -183,12 +204,34 @@ class Stack:
                 return server
         raise UsageError(f"There is no server {name}; the stack has {', '.join(it.name for it in self.servers)}.")
 
+    def _build_monitoring(self, ports: Mapping[str, int]) -> None:
+        speedup = self._monitoring_speedup
+        dsn = self.database.dsn
+        self.postgres_exporter = PostgresExporter(self.state_dir / PostgresExporter.name, ports, dsn)
+        self.workers_exporter = WorkersExporter(self.state_dir / WorkersExporter.name, ports, self.worker_pool.metrics)
+        self.alertmanager = Alertmanager(self.state_dir / Alertmanager.name, ports, speedup)
+        targets = {
+            "kafka": self.kafka.address("kafka_metrics"),
+            "jobmanager": self.job_manager.address("jobmanager_metrics"),
+            "taskmanager": self.task_manager.address("taskmanager_metrics"),
+            "postgres": self.postgres_exporter.address("postgres_exporter"),
+            "workers": self.workers_exporter.address("worker_metrics"),
+            "alertmanager": self.alertmanager.address("alertmanager"),
+        }
+        alerts_to = self.alertmanager.address("alertmanager")
+        self.prometheus = Prometheus(self.state_dir / Prometheus.name, ports, targets, alerts_to, speedup)
+
+    @property
+    def _monitors(self) -> tuple[Server, ...]:
+        return (self.postgres_exporter, self.workers_exporter, self.alertmanager, self.prometheus)
+
     def _stop_others(self) -> None:
         """Ends what the stack once had and no longer wants."""
         other = Postgres if self._timescale else Timescale
         unwanted = [
             other(self.state_dir / other.name),
             *(() if self._spark else (self.spark_worker, self.spark_master)),
+            *(() if self._monitoring else self._monitors),
         ]
         for server in unwanted:
             if server.folder.is_dir():
@@ -200,6 +243,8 @@ class Stack:
             "timescale": self._timescale,
             "spark": self._spark,
             "checkpoints": self._checkpoints,
+            "monitoring": self._monitoring,
+            "monitoring_speedup": self._monitoring_speedup,
         }
 
     def _kept_settings(self) -> dict[str, Any]:

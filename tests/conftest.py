@@ -27,6 +27,7 @@ from beam_pipelines.runners.servers.timescale import Timescale
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
 SLOTS = 4
+ALERTS = ("market-anomalies", "data-quality-alerts")
 REAPER = """
 import pathlib, sys
 from beam_pipelines.runners.processes import sweep
@@ -78,9 +79,12 @@ def servers_folder(tmp_path_factory: pytest.TempPathFactory, reaper: None) -> pa
 
 @pytest.fixture(scope="session")
 def kafka_server(servers_folder: pathlib.Path) -> Iterator[str]:
-    """The bootstrap servers of a broker."""
+    """The bootstrap servers of a broker, which has the topics of alerts."""
     server = on_any_port(Kafka, servers_folder / "kafka")
     with started(server):
+        admin = AdminClient({"bootstrap.servers": server.address("kafka")})
+        for made in admin.create_topics([NewTopic(name, 1, 1) for name in ALERTS]).values():
+            made.result(30)
         yield server.address("kafka")
 
 

@@ -17,12 +17,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
+from beam_pipelines.transforms.anomalies import Found, bar_anomalies, tick_anomalies
+from beam_pipelines.transforms.anomaly_rows import anomaly_rows
 from beam_pipelines.transforms.bars import Prints, WindowBars, by_symbol
-from beam_pipelines.transforms.batches import BARS, ENRICHED, TICKS, empty, joined
+from beam_pipelines.transforms.batches import ANOMALIES, BARS, ENRICHED, TICKS, empty, joined
 from beam_pipelines.transforms.columns import to_column
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.indicators import BAR_INDICATORS, TICK_INDICATORS, Forming, History
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
+from beam_pipelines.transforms.usual import ClosedBars
 
 __all__ = ["FOREVER", "Advanced", "Semantics", "advance", "provisional"]
 
@@ -68,6 +71,7 @@ class Advanced(NamedTuple):
 
     ticks: pa.RecordBatch  # ENRICHED
     bars: pa.RecordBatch  # BARS
+    anomalies: pa.RecordBatch  # ANOMALIES
     too_late: Rows  # rows of the input that came too late
     behind_ms: Ints  # how far each of them is behind the clock
     duplicates: Rows  # rows of the input that repeat an earlier tick
@@ -105,7 +109,7 @@ def _advance(state: PartitionState, ticks: pa.RecordBatch, semantics: Semantics)
     late_rows = np.flatnonzero(too_late)
     behind = (clock - timestamp)[late_rows]
     repeats, begun = np.flatnonzero(duplicate), np.flatnonzero(before & ~too_late)
-    return Advanced(step.ticks(), step.bars(True), late_rows, behind, repeats, begun)
+    return Advanced(step.ticks(), step.bars(True), step.anomalies(), late_rows, behind, repeats, begun)
 
 
 def provisional(state: PartitionState, until: int, told: int, semantics: Semantics, final: bool = False) -> Advanced:
@@ -125,7 +129,7 @@ def provisional(state: PartitionState, until: int, told: int, semantics: Semanti
     later = fresh[(step.start[fresh] >= closed) & step.is_free(fresh, closed)]
     step.emit(later, live.forming(), _NOW)
     none = np.empty(0, np.int64)
-    return Advanced(step.ticks(), step.bars(final), none, none, none, none)
+    return Advanced(step.ticks(), step.bars(final), empty(ANOMALIES), none, none, none, none)
 
 
 class _Step:
@@ -138,10 +142,12 @@ class _Step:
         numbers = {name: self.play[name].to_numpy() for name in _PRINT}
         self.prints = Prints(state.columns_of(self.play["symbol"]), **numbers)
         self.start = self.prints.timestamp // semantics.bar_ms * semantics.bar_ms
+        self.quotes = [self.play[name].to_numpy(zero_copy_only=False) for name in ("bid", "ask")]
         self.log_time = self.play["log_time"].to_numpy()
         self.waiting: Rows = np.arange(self.known)
         self._ticks: list[tuple[Rows, Rows, Floats, bool]] = []
         self._bars: list[dict[str, NDArray[np.generic]]] = []
+        self._anomalies: list[tuple[Found, Rows]] = []
 
     def repeats(self, clock: Ints, eligible: Mask) -> Mask:
         """Which new ticks repeat an earlier one of the last `dedup_ms` behind the clock; the others are remembered."""
@@ -164,7 +170,9 @@ class _Step:
         state = self.state
         for start in state.starts(state.boundary, boundary):
             self.release(self.waiting[self.start[self.waiting] == start], state.live.forming, at)
-            self.emit_bars(*self.close_window(start, state.live), at)
+            closed = self.close_window(start, state.live)
+            self.emit_bars(*closed, at)
+            self.judge_bars(*closed[:3], at)
         state.boundary = boundary
         state.forming = state.live.forming()
         self.release(self.waiting[self.is_free(self.waiting, boundary)], lambda: state.forming, at)
@@ -176,12 +184,28 @@ class _Step:
         bars = self.state.windows[start].take(columns)
         return start, columns, bars, _fold(history, columns, bars)
 
+    def judge_bars(self, start: int, columns: Ints, bars: WindowBars, at: int) -> None:
+        """Tells the anomalies of bars that close because of row `at`; what is usual takes them in."""
+        found = bar_anomalies(self.state.usual, ClosedBars.of(start, columns, bars))
+        self._anomalies.append((found, np.full(len(found), at)))
+        self.state.usual_changed = True
+
+    def judge_ticks(self, rows: Rows) -> None:
+        """Tells the anomalies of new ticks, none of them late, between which no bar closes."""
+        prints = self.prints.take(rows)
+        bid, ask = (values[rows] for values in self.quotes)
+        found = tick_anomalies(
+            self.state.usual, prints.symbol, self.start[rows], prints.price, bid, ask, prints.updates
+        )
+        self._anomalies.append((found, rows[found.row]))
+
     def _seal(self, before: int) -> None:
         """Forgets the bars that no late tick can change: those that end by `before`."""
         for start in self.state.starts(NEVER, before - self.semantics.bar_ms + 1):
             self.close_window(start, self.state.sealed)
             del self.state.windows[start]
             self.state.history_changed = True
+        self.state.usual.forget(before)
 
     def is_free(self, rows: Rows, since: int) -> Mask:
         """Whether no window from `since` on holds an earlier bar of the symbol of each of `rows`."""
@@ -200,6 +224,7 @@ class _Step:
         """Takes in new ticks between which no bar closes."""
         late = self.start[rows] < self.state.boundary
         on_time = rows[~late]
+        self.judge_ticks(on_time)
         waits = self._waits(on_time)
         for start in np.unique(self.start[on_time]):
             self.state.window(int(start)).add(self.prints.take(on_time[self.start[on_time] == start]))
@@ -300,6 +325,10 @@ class _Step:
         columns["late"] = pa.array(late[order])
         columns["processed_at"] = pa.array(np.where(at == _NOW, self.state.log_time, self.log_time[at]))
         return pa.RecordBatch.from_arrays([columns[name] for name in ENRICHED.names], schema=ENRICHED)
+
+    def anomalies(self) -> pa.RecordBatch:
+        """The anomalies told, ANOMALIES, in the order of the log."""
+        return anomaly_rows(self._anomalies, list(self.state.symbols), self.semantics.bar_ms, self.play)
 
     def bars(self, final: bool) -> pa.RecordBatch:
         """The bars emitted, BARS, in the order of emission."""

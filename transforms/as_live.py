@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState
-from beam_pipelines.transforms.day import PIECE, Ends, Pieces, Stretch
+from beam_pipelines.transforms.day import PIECE, Ends, Piece, Pieces, Stretch
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
 
 __all__ = ["AsLive", "Begun", "LiveState", "LiveStates", "matters_since", "relived"]
 
-_VERSION = 1
+_VERSION = 2  # 1 had no `usual`
 _KEPT = ("bar_ms", "out_of_orderness_ms", "allowed_lateness_ms", "dedup_ms")  # what a state depends on
 
 
@@ -62,7 +62,7 @@ class LiveStates(dict[int, LiveState]):
                     f"the stream's state is of --{flag}={marks[name] // unit}, not of "
                     f"{getattr(semantics, name) // unit}: give what the stream was given"
                 )
-        encoded = ((row, EncodedState(*(row[name] for name in EncodedState._fields))) for row in batch.to_pylist())
+        encoded = ((row, EncodedState(*(row.get(name) for name in EncodedState._fields))) for row in batch.to_pylist())
         return cls({row["partition"]: LiveState(row["next"], row["newest"], state) for row, state in encoded})
 
     def followed_by(self, batches: list[pa.RecordBatch], semantics: Semantics) -> pa.RecordBatch:
@@ -88,6 +88,7 @@ _SCHEMA = pa.schema(
         pa.field("open", pa.binary(), nullable=False),
         pa.field("history", pa.binary(), nullable=False),
         pa.field("seen", pa.list_(pa.binary()), nullable=False),
+        pa.field("usual", pa.binary()),
     ]
 )
 
@@ -103,8 +104,8 @@ def relived(
     semantics: Semantics,
     begun: LiveState | None,
     start: ClosingState = NOTHING,
-) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, LiveState]:
-    """ENRICHED and BARS of a stretch, piece by piece; gives the state before the first tick dated after it.
+) -> Generator[Piece, None, LiveState]:
+    """The rows of a stretch, piece by piece; gives the state before the first tick dated after it.
 
     A bar may come several times, with growing revisions.  Ticks are taken until none can change the stretch any more.
 
@@ -149,8 +150,9 @@ def _halves(ticks: pa.RecordBatch, at: int = 0) -> tuple[pa.RecordBatch, pa.Reco
     return ticks.slice(0, at), ticks.slice(at)
 
 
-def _within(rows: Advanced, stretch: Stretch) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-    return _dated(rows.ticks, "timestamp", stretch), _dated(rows.bars, "time", stretch)
+def _within(rows: Advanced, stretch: Stretch) -> Piece:
+    timed = (rows.ticks, "timestamp"), (rows.bars, "time"), (rows.anomalies, "time")
+    return Piece(*(_dated(some, time, stretch) for some, time in timed))
 
 
 def _dated(rows: pa.RecordBatch, time: str, stretch: Stretch) -> pa.RecordBatch:

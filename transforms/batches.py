@@ -13,11 +13,13 @@ import apache_beam as beam
 import pyarrow as pa
 
 __all__ = [
+    "ANOMALIES",
     "BARS",
     "COPIES",
     "DEAD_LETTERS",
     "ENRICHED",
     "PLACE_CODER",
+    "QUALITY",
     "RAW",
     "SCORED",
     "SUMMARIES",
@@ -106,6 +108,24 @@ BARS = pa.schema(
 )
 """Closed bars with their indicators, in the order of emission.  (symbol, time, bar_seconds) identifies a bar."""
 
+ANOMALIES = pa.schema(
+    [
+        pa.field("symbol", _NAME, nullable=False),
+        pa.field("time", pa.int64(), nullable=False),  # start of the bar in which it is, ms UTC
+        pa.field("bar_seconds", pa.int32(), nullable=False),
+        pa.field("kind", _NAME, nullable=False),  # one of `anomalies.KINDS`
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("threshold", pa.float64(), nullable=False),  # from which score on it is told
+        pa.field("value", pa.float64(), nullable=False),  # what is odd: a price, volume, spread in bps, or bid
+        pa.field("reference", pa.float64(), nullable=False),  # what it was compared with
+        pa.field("explanation", pa.string(), nullable=False),
+        pa.field("detected_at", pa.int64(), nullable=False),  # log time of the record at which it showed, ms
+        pa.field("partition", pa.int32(), nullable=False),  # of that record
+        pa.field("offset", pa.int64(), nullable=False),
+    ]
+)
+"""What is odd about bars and ticks, in the order of the log.  (symbol, time, bar_seconds, kind) identifies it."""
+
 SUMMARIES = pa.schema(
     [
         pa.field("symbol", _NAME, nullable=False),
@@ -140,6 +160,22 @@ DEAD_LETTERS = pa.schema(
     ]
 )
 """Records that could not be used, with the reason and the original bytes."""
+
+QUALITY = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("time", pa.int64(), nullable=False),  # start of the window, ms of Kafka time
+        pa.field("window_seconds", pa.int32(), nullable=False),
+        pa.field("partition", pa.int32(), nullable=False),  # of the log; -1: all
+        pa.field("records", pa.int64(), nullable=False),  # valid ones
+        pa.field("sampled", pa.int64(), nullable=False),  # of them
+        pa.field("score", pa.float64()),  # 0 to 1; null: there is nothing to judge
+        pa.field("expectations", pa.int32(), nullable=False),
+        pa.field("failures", pa.list_(pa.string()), nullable=False),  # expectations that do not hold
+        pa.field("incidents", pa.list_(pa.string()), nullable=False),  # what is not as usual
+    ]
+)
+"""How good the records of a window are.  (dataset, time, window_seconds, partition) identifies a row."""
 
 SCORED = pa.schema(
     [

@@ -16,7 +16,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.utils.shared import Shared
 
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
-from beam_pipelines.transforms.batches import SUMMARIES, empty, joined
+from beam_pipelines.transforms.batches import ANOMALIES, SUMMARIES, empty, joined
 from beam_pipelines.transforms.closing_state import ClosingState
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 from beam_pipelines.transforms.summaries import Summaries
@@ -28,6 +28,7 @@ __all__ = [
     "Computed",
     "Ended",
     "Ends",
+    "Piece",
     "Pieces",
     "Recompute",
     "Stretch",
@@ -45,6 +46,14 @@ class Stretch(NamedTuple):
     begin: int
     end: int
     day: int  # when the day itself begins, ms
+
+
+class Piece(NamedTuple):
+    """Some rows of a stretch."""
+
+    ticks: pa.RecordBatch  # ENRICHED
+    bars: pa.RecordBatch  # BARS
+    anomalies: pa.RecordBatch = empty(ANOMALIES)  # none where bars are computed anew: what was told stays told
 
 
 class Ended(NamedTuple):
@@ -74,8 +83,8 @@ def in_event_order(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch
 
 def recomputed(
     hours: Iterable[Iterable[pa.RecordBatch]], stretch: Stretch, semantics: Semantics, prior: ClosingState
-) -> Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, Ended]:
-    """ENRICHED and BARS of a stretch, piece by piece; gives what its symbols end with.
+) -> Generator[Piece, None, Ended]:
+    """The rows of a stretch, piece by piece; gives what its symbols end with.
 
     Args:
       hours: the ticks (TICKS) of one partition, an hour of event time after the other; those before the stretch only
@@ -92,7 +101,7 @@ def recomputed(
         ticks, bars = _since(piece.ticks, "timestamp", stretch), _since(piece.bars, "time", stretch)
         summaries.add_ticks(ticks)
         summaries.add_bars(bars)
-        yield ticks, bars
+        yield Piece(ticks, bars)
     symbols, history = state.closing(stretch.end)
     closing = ClosingState(stretch.end, {symbol: row for row, symbol in enumerate(symbols)}, history)
     return Ended(closing, summaries.rows(prior))
@@ -126,12 +135,13 @@ class Computed(NamedTuple):
 
     ticks: beam.PCollection  # ENRICHED
     bars: beam.PCollection  # BARS
+    anomalies: beam.PCollection  # ANOMALIES
     summaries: beam.PCollection  # SUMMARIES
     closing: beam.PCollection  # of each partition, what the next day begins with
 
 
-Pieces = Generator[tuple[pa.RecordBatch, pa.RecordBatch], None, Ends]
-"""ENRICHED and BARS, piece by piece; gives the end."""
+Pieces = Generator[Piece, None, Ends]
+"""Rows, piece by piece; gives the end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +190,7 @@ class _ComputeDoFn(beam.DoFn):
     def __init__(self, compute: Callable[[int, Iterable[Any], Any], Pieces], prior: Callable[[], Any]) -> None:
         self._compute, self._load_prior = compute, prior
         self._shared_prior = Shared()
-        self._counters = {name: Metrics.counter("daily", name) for name in ("ticks", "bars")}
+        self._counters = {name: Metrics.counter("daily", name) for name in Piece._fields}
 
     def setup(self) -> None:
         self._prior = self._shared_prior.acquire(self._load_prior)
@@ -193,11 +203,11 @@ class _ComputeDoFn(beam.DoFn):
     def _rows(self, pieces: Pieces) -> Generator[beam.pvalue.TaggedOutput, None, Ends]:
         while True:
             try:
-                ticks, bars = next(pieces)
+                piece = next(pieces)
             except StopIteration as over:
                 ends: Ends = over.value
                 return ends
-            for tag, rows in (("ticks", ticks), ("bars", bars)):
+            for tag, rows in piece._asdict().items():
                 if len(rows):
                     self._counters[tag].inc(len(rows))
                     yield beam.pvalue.TaggedOutput(tag, rows)

@@ -5,7 +5,8 @@ one stage to another, and the place in the log is part of the same state as what
 of a partition are grouped and put in the order of their offsets (runners do not order the values of a key).
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -21,6 +22,7 @@ from apache_beam.transforms.userstate import (
     ReadModifyWriteStateSpec,
 )
 from apache_beam.utils.shared import Shared
+from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
@@ -30,13 +32,27 @@ from beam_pipelines.transforms.copies import first_copies
 from beam_pipelines.transforms.dead_letters import counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.gather import Gather
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
+from beam_pipelines.transforms.quality_minutes import Minutes, QualityRules, tell_scores
 from beam_pipelines.transforms.ticks import Decoded, decode
 from beam_pipelines.transforms.typed import typed
 
-__all__ = ["BARS_TAG", "DEAD_LETTERS_TAG", "TICKS_TAG", "VALID_TAG", "EnrichTicks", "Enriched"]
+__all__ = [
+    "ANOMALIES_TAG",
+    "BARS_TAG",
+    "DEAD_LETTERS_TAG",
+    "QUALITY_TAG",
+    "TICKS_TAG",
+    "VALID_TAG",
+    "EnrichTicks",
+    "Enriched",
+    "judge_step",
+    "take_step",
+]
 
-TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG = "ticks", "bars", "dead_letters", "valid"
+TICKS_TAG, BARS_TAG, ANOMALIES_TAG, QUALITY_TAG = "ticks", "bars", "anomalies", "quality"
+DEAD_LETTERS_TAG, VALID_TAG = "dead_letters", "valid"
 
 _SEEN_SLACK = 65_536  # identities that may be appended beyond twice the live ones before the bag is written anew
 
@@ -46,10 +62,13 @@ class Step(NamedTuple):
 
     ticks: pa.RecordBatch  # ENRICHED
     bars: pa.RecordBatch  # BARS
+    anomalies: pa.RecordBatch  # ANOMALIES
     dead_letters: pa.RecordBatch | None  # DEAD_LETTERS
     valid: pa.RecordBatch  # TICKS: all valid ticks, late and repeated ones too
     dropped: dict[str, int]  # records by why they are in no other output
     remembered: list[Identities]  # identities that the state gained
+    read: pa.RecordBatch  # RAW: the records, less those that were copied before
+    repeated: NDArray[np.int64]  # offsets of duplicates
 
 
 def take_step(state: PartitionState, raw: pa.RecordBatch, semantics: Semantics) -> Step:
@@ -62,7 +81,29 @@ def take_step(state: PartitionState, raw: pa.RecordBatch, semantics: Semantics) 
     dead = _dead_letters_of(raw, decoded, advanced)
     dropped = {"duplicates": len(advanced.duplicates), "before_begin": len(advanced.before_begin)}
     dropped["repeated_copies"] = count - len(raw)
-    return Step(advanced.ticks, advanced.bars, dead, decoded.ticks, dropped, state.seen.drain())
+    state.totals.update(_outcomes(count, advanced, dead, dropped))
+    repeated = decoded.ticks["offset"].to_numpy()[advanced.duplicates]
+    told = advanced.ticks, advanced.bars, advanced.anomalies
+    return Step(*told, dead, decoded.ticks, dropped, state.seen.drain(), raw, repeated)
+
+
+_DEAD = "dead_letter "  # and the reason
+_STATUSES = {  # by what totals call them
+    "success": "success",
+    "duplicates": "duplicate",
+    "before_begin": "before_begin",
+    "repeated_copies": "repeated_copy",
+}
+
+
+def _outcomes(
+    records: int, advanced: Advanced, dead: pa.RecordBatch | None, dropped: Mapping[str, int]
+) -> dict[str, int]:
+    """How many records became what; `late` ones are among `success`."""
+    reasons = [] if dead is None else pc.value_counts(dead["reason"]).to_pylist()
+    lost = {f"{_DEAD}{it['values']}": it["counts"] for it in reasons}
+    success = records - sum(dropped.values()) - sum(lost.values())
+    return {"success": success, "late": advanced.ticks["late"].true_count, **dropped, **lost}
 
 
 def _dead_letters_of(raw: pa.RecordBatch, decoded: Decoded, advanced: Advanced) -> pa.RecordBatch | None:
@@ -87,6 +128,8 @@ class Enriched(NamedTuple):
 
     ticks: beam.PCollection  # ENRICHED
     bars: beam.PCollection  # BARS
+    anomalies: beam.PCollection  # ANOMALIES
+    quality: beam.PCollection  # QUALITY
     dead_letters: beam.PCollection  # DEAD_LETTERS
     valid: beam.PCollection  # (partition, TICKS with span), for the lake
 
@@ -122,12 +165,20 @@ class EnrichTicks(beam.PTransform):
       semantics: the options that the meaning of the outputs depends on.
       records: what to poll; None: elements are the batches.
       prior: gives the closing state that a log begins with, once in each process of workers; None: nothing.
+      monitor: takes down what became of the records, and when.
+      quality: by what the log is judged; None: it is not.
     """
 
     def __init__(
-        self, semantics: Semantics, records: Records | None = None, prior: Callable[[], ClosingState] | None = None
+        self,
+        semantics: Semantics,
+        records: Records | None = None,
+        prior: Callable[[], ClosingState] | None = None,
+        monitor: PipelineMonitor = UNNAMED,
+        quality: QualityRules | None = None,
     ) -> None:
         super().__init__()
+        self._monitor, self._quality = monitor, quality
         self._semantics = semantics
         self._records = records
         self._prior = prior or no_prior
@@ -136,13 +187,17 @@ class EnrichTicks(beam.PTransform):
         if self._records is None:
             checked = elements | "CheckKeys" >> _CheckKeys(self._semantics.max_future_ms)
             elements = elements | "ByPartition" >> Gather(int)
-            advance = beam.ParDo(_BoundedDriver(self._semantics, self._prior), beam.pvalue.AsIter(checked))
+            driver = _BoundedDriver(self._semantics, self._prior, self._monitor, self._quality)
+            advance = beam.ParDo(driver, beam.pvalue.AsIter(checked))
         else:
-            advance = beam.ParDo(_UnboundedDriver(self._semantics, self._prior, self._records))
-        outputs = elements | "Advance" >> advance.with_outputs(TICKS_TAG, BARS_TAG, DEAD_LETTERS_TAG, VALID_TAG)
+            follow = _UnboundedDriver(self._semantics, self._prior, self._monitor, self._quality, self._records)
+            advance = beam.ParDo(follow)
+        outputs = elements | "Advance" >> advance.with_outputs(*Enriched._fields)
         return Enriched(
             outputs[TICKS_TAG] | "Ticks" >> typed(pa.RecordBatch),
             outputs[BARS_TAG] | "Bars" >> typed(pa.RecordBatch),
+            outputs[ANOMALIES_TAG] | "Anomalies" >> typed(pa.RecordBatch),
+            outputs[QUALITY_TAG] | "Quality" >> typed(pa.RecordBatch),
             outputs[DEAD_LETTERS_TAG] | "DeadLetters" >> typed(pa.RecordBatch),
             outputs[VALID_TAG] | "Valid" >> typed(tuple[int, pa.RecordBatch]),
         )
@@ -182,11 +237,18 @@ def _check_home(element: tuple[str, set[tuple[str, int]]]) -> Iterable[None]:
 class _Driver(beam.DoFn):
     """What both drivers share: the closing state to begin with, outputs and counters."""
 
-    def __init__(self, semantics: Semantics, prior: Callable[[], ClosingState]) -> None:
+    def __init__(
+        self,
+        semantics: Semantics,
+        prior: Callable[[], ClosingState],
+        monitor: PipelineMonitor,
+        quality: QualityRules | None,
+    ) -> None:
         self._semantics = semantics
+        self._monitor, self._quality = monitor, quality
         self._load_prior = prior
         self._shared_prior = Shared()
-        names = ("ticks", "late", "duplicates", "before_begin", "repeated_copies", "bars", "records")
+        names = ("ticks", "late", "duplicates", "before_begin", "repeated_copies", "bars", "records", "anomalies")
         self._counters = {name: Metrics.counter("market", name) for name in names}
 
     def setup(self) -> None:
@@ -197,9 +259,25 @@ class _Driver(beam.DoFn):
         for why, count in step.dropped.items():
             self._counters[why].inc(count)
         yield from self._emitted(step.ticks, step.bars)
+        if len(step.anomalies):
+            self._counters["anomalies"].inc(len(step.anomalies))
+            yield beam.pvalue.TaggedOutput(ANOMALIES_TAG, step.anomalies)
         if step.dead_letters is not None:
             yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, counted(step.dead_letters))
         yield beam.pvalue.TaggedOutput(VALID_TAG, (partition, with_span(step.valid, span_of(raw))))
+
+    def _judged(self, rows: pa.RecordBatch) -> Iterator[beam.pvalue.TaggedOutput]:
+        tell_scores(self._monitor, rows)
+        if len(rows):
+            yield beam.pvalue.TaggedOutput(QUALITY_TAG, rows)
+
+    def _publish(self, span: Span, state: PartitionState) -> None:
+        """Tells what became of a partition's records so far: a function of the log, so a restart counts none twice."""
+        dead = {name.removeprefix(_DEAD): count for name, count in state.totals.items() if name.startswith(_DEAD)}
+        statuses = {status: state.totals[name] for name, status in _STATUSES.items()}
+        statuses["dead_letter"] = sum(dead.values())
+        late, duplicates = state.totals["late"], state.totals["duplicates"]
+        self._monitor.publish_totals(span.topic, span.partition, statuses, dead, late, duplicates)
 
     def _emitted(self, ticks: pa.RecordBatch, bars: pa.RecordBatch) -> Iterator[beam.pvalue.TaggedOutput]:
         if len(ticks):
@@ -219,11 +297,24 @@ class _BoundedDriver(_Driver):
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         partition, batches = element
         state, expected = PartitionState(self._semantics.bar_ms, self._prior), None
+        minutes = Minutes(self._quality, partition) if self._quality else None
         for raw in sorted(batches, key=lambda batch: span_of(batch).first):
             expected = _checked(span_of(raw), expected)
-            yield from self._outputs(partition, raw, take_step(state, raw, self._semantics))
+            step = take_step(state, raw, self._semantics)
+            yield from self._outputs(partition, raw, step)
+            self._publish(span_of(raw), state)
+            if minutes:
+                yield from self._judged(judge_step(minutes, step))
+        if minutes:
+            yield from self._judged(minutes.so_far())
         rest = provisional(state, FOREVER, NEVER, self._semantics)
         yield from self._emitted(rest.ticks, rest.bars)
+
+
+def judge_step(minutes: Minutes, step: Step) -> pa.RecordBatch:
+    """QUALITY of the minutes that a step ends."""
+    late = step.ticks.filter(step.ticks["late"])["offset"].to_numpy()
+    return minutes.take(step.read, step.valid, step.dead_letters, step.repeated, late)
 
 
 class _Known(NamedTuple):
@@ -233,10 +324,21 @@ class _Known(NamedTuple):
     state: PartitionState
     told: int  # up to where provisional rows were emitted, ms
     appended: int  # identities in the bag
+    minutes: Minutes | None  # by which the log is judged; None: it is not
 
 
 class _KnownStates(dict[int, _Known]):
     """The states in memory of one job's partitions, for all bundles of this process: any may get any partition next."""
+
+
+class _Parts(NamedTuple):
+    """The parts of a partition's state in Beam's keeping."""
+
+    open: ReadModifyWriteRuntimeState
+    history: ReadModifyWriteRuntimeState
+    seen: BagRuntimeState
+    usual: ReadModifyWriteRuntimeState
+    quality: ReadModifyWriteRuntimeState
 
 
 class _UnboundedDriver(_Driver):
@@ -249,9 +351,18 @@ class _UnboundedDriver(_Driver):
     OPEN = ReadModifyWriteStateSpec("open", BytesCoder())
     HISTORY = ReadModifyWriteStateSpec("history", BytesCoder())
     SEEN = BagStateSpec("seen", BytesCoder())
+    USUAL = ReadModifyWriteStateSpec("usual", BytesCoder())
+    QUALITY = ReadModifyWriteStateSpec("quality", BytesCoder())
 
-    def __init__(self, semantics: Semantics, prior: Callable[[], ClosingState], records: Records) -> None:
-        super().__init__(semantics, prior)
+    def __init__(
+        self,
+        semantics: Semantics,
+        prior: Callable[[], ClosingState],
+        monitor: PipelineMonitor,
+        quality: QualityRules | None,
+        records: Records,
+    ) -> None:
+        super().__init__(semantics, prior, monitor, quality)
         self._records = records
         self._shared = Shared()
 
@@ -274,6 +385,8 @@ class _UnboundedDriver(_Driver):
         opened: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(OPEN),
         history: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(HISTORY),
         seen: BagRuntimeState = beam.DoFn.StateParam(SEEN),
+        usual: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(USUAL),
+        quality: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(QUALITY),
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         partition, _ = element
         if self._records.is_due(partition):
@@ -282,11 +395,12 @@ class _UnboundedDriver(_Driver):
                 durable = self._records.start_of(partition)
                 place.write(durable)
             known = self._known.pop(partition, None)  # put back only when all went well
+            parts = _Parts(opened, history, seen, usual, quality)
             if known is None or known.next != durable[0]:
-                known = self._restored(durable[0], opened, history, seen)
+                known = self._restored(partition, durable[0], parts)
             known, added = yield from self._polled(partition, durable, known)
             if known.next != durable[0]:
-                known = _saved(known, added, opened, history, seen)
+                known = _saved(known, added, parts)
                 place.write(Place(known.next, self._records.log_id))
             self._known[partition] = known
 
@@ -299,25 +413,41 @@ class _UnboundedDriver(_Driver):
             if span_of(raw).idle_ms:
                 known = yield from self._idle(known, raw)
                 continue
+            began = time.perf_counter()
             step = take_step(known.state, raw, self._semantics)
             known = known._replace(next=_checked(span_of(raw), known.next), told=NEVER)
             added += step.remembered
             yield from self._outputs(partition, raw, step)
+            self._publish(span_of(raw), known.state)
+            if known.minutes:
+                yield from self._judged(judge_step(known.minutes, step))
+            self._tell_times(raw, known.state, time.perf_counter() - began)
         return known, added
 
-    def _restored(
-        self,
-        next_offset: int,
-        opened: ReadModifyWriteRuntimeState,
-        history: ReadModifyWriteRuntimeState,
-        seen: BagRuntimeState,
-    ) -> _Known:
-        newest = opened.read()
+    def _tell_times(self, raw: pa.RecordBatch, state: PartitionState, spent: float) -> None:
+        """Tells how long a batch took, how old its records are by now, and how far the partition's clock is behind."""
+        span, now, written = span_of(raw), time.time(), raw["timestamp"].to_numpy()
+        self._monitor.record_processing_time("enrich", spent)
+        self._monitor.record_end_to_end_latency("enrich", now - float(written.mean()) / 1000, len(raw))
+        self._monitor.update_last_record(span.topic, int(written[-1]) / 1000)
+        if state.newest > NEVER:
+            clock = state.newest - self._semantics.out_of_orderness_ms
+            self._monitor.update_watermark_lag(span.partition, now - clock / 1000)
+
+    def _restored(self, partition: int, next_offset: int, parts: _Parts) -> _Known:
+        newest = parts.open.read()
         if newest is None:
-            return _Known(next_offset, PartitionState(self._semantics.bar_ms, self._prior), NEVER, 0)
-        encoded = EncodedState(newest, history.read(), list(seen.read()))
+            state = PartitionState(self._semantics.bar_ms, self._prior)
+            return _Known(next_offset, state, NEVER, 0, self._restored_minutes(partition, parts))
+        encoded = EncodedState(newest, parts.history.read(), list(parts.seen.read()), parts.usual.read())
         state = PartitionState.decode(encoded, self._semantics.bar_ms, self._prior)
-        return _Known(next_offset, state, NEVER, len(state.seen))
+        return _Known(next_offset, state, NEVER, len(state.seen), self._restored_minutes(partition, parts))
+
+    def _restored_minutes(self, partition: int, parts: _Parts) -> Minutes | None:
+        if self._quality is None:
+            return None
+        saved = parts.quality.read()
+        return Minutes.decode(saved, self._quality, partition) if saved else Minutes(self._quality, partition)
 
     def _idle(self, known: _Known, heartbeat: pa.RecordBatch) -> Generator[beam.pvalue.TaggedOutput, None, _Known]:
         """Emits what would be closed by now had the log gone on, and passes the heartbeat to the lake."""
@@ -325,23 +455,23 @@ class _UnboundedDriver(_Driver):
         until = known.state.newest + span.idle_ms
         rest = provisional(known.state, until, known.told, self._semantics)
         yield from self._emitted(rest.ticks, rest.bars)
+        if known.minutes:
+            yield from self._judged(known.minutes.idle(span.idle_ms))
         yield beam.pvalue.TaggedOutput(VALID_TAG, (span.partition, with_span(empty(TICKS), span)))
         return known._replace(told=max(until, known.told))
 
 
-def _saved(
-    known: _Known,
-    added: list[Identities],
-    opened: ReadModifyWriteRuntimeState,
-    history: ReadModifyWriteRuntimeState,
-    seen: BagRuntimeState,
-) -> _Known:
+def _saved(known: _Known, added: list[Identities], parts: _Parts) -> _Known:
     """Makes the state durable, as it is after the records of a poll."""
-    appended = _save_seen(seen, known, added)
-    opened.write(known.state.encode_open())
-    if known.state.history_changed:
-        history.write(known.state.encode_history())
-        known.state.history_changed = False
+    state, appended = known.state, _save_seen(parts.seen, known, added)
+    parts.open.write(state.encode_open())
+    if state.history_changed:
+        parts.history.write(state.encode_history())
+    if state.usual_changed:
+        parts.usual.write(state.encode_usual())
+    if known.minutes:
+        parts.quality.write(known.minutes.encode())
+    state.history_changed = state.usual_changed = False
     return known._replace(appended=appended)
 
 

@@ -1,5 +1,6 @@
-"""Enriched ticks as Kafka messages."""
+"""Enriched ticks, anomalies and bad quality as Kafka messages."""
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -7,7 +8,7 @@ from beam_pipelines.transforms.batches import ENRICHED
 from beam_pipelines.transforms.decimals import rounded
 from beam_pipelines.transforms.json_rows import json_rows
 
-__all__ = ["PIPELINE_VERSION", "processed_messages"]
+__all__ = ["PIPELINE_VERSION", "anomaly_messages", "processed_messages", "quality_alerts"]
 
 PIPELINE_VERSION = "1.0"
 _FIELDS = (
@@ -29,6 +30,38 @@ def processed_messages(ticks: pa.RecordBatch) -> pa.RecordBatch:
     values = json_rows(pa.record_batch({name: columns[name] for name in _FIELDS}), nulls=True)
     key = ticks["symbol"].dictionary_decode().cast(pa.binary())
     return pa.record_batch({"key": key, "value": values, "partition": ticks["partition"], "offset": ticks["offset"]})
+
+
+def anomaly_messages(anomalies: pa.RecordBatch) -> pa.RecordBatch:
+    """Messages of the topic market-anomalies from ANOMALIES, one each.
+
+    Key: the symbol.  Headers: partition and offset of the record at which it showed.
+    """
+    columns = dict(zip(anomalies.schema.names, anomalies.columns, strict=True))
+    columns |= {name: columns[name].cast(pa.timestamp("ms", "UTC")) for name in ("time", "detected_at")}
+    log = {name: columns.pop(name) for name in ("partition", "offset")}
+    key = columns["symbol"].dictionary_decode().cast(pa.binary())
+    version = {"pipeline_version": pa.repeat(PIPELINE_VERSION, len(anomalies)).dictionary_encode()}
+    return pa.record_batch({"key": key, "value": json_rows(pa.record_batch(columns | version)), **log})
+
+
+def quality_alerts(quality: pa.RecordBatch) -> pa.RecordBatch:
+    """Messages of the topic data-quality-alerts from QUALITY, one for each row in which something is wrong.
+
+    Key: the dataset.  Header: the partition of the log.
+    """
+    rows = [row for row in quality.to_pylist() if row["failures"] or row["incidents"]]
+    iso = (str(np.datetime_as_string(np.datetime64(row["time"], "ms"), timezone="UTC")) for row in rows)
+    values = [
+        msgspec.json.encode(row | {"time": time, "pipeline_version": PIPELINE_VERSION})
+        for row, time in zip(rows, iso, strict=True)
+    ]
+    columns = {
+        "key": pa.array([row["dataset"].encode() for row in rows], pa.binary()),
+        "value": pa.array(values, pa.binary()),
+        "partition": pa.array([row["partition"] for row in rows], pa.int32()),
+    }
+    return pa.record_batch(columns)
 
 
 def _rounded(ticks: pa.RecordBatch) -> dict[str, pa.Array]:

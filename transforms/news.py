@@ -29,6 +29,7 @@ from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.dead_letters import counted
 from beam_pipelines.transforms.language import UNDETERMINED, language_of
 from beam_pipelines.transforms.messages import PIPELINE_VERSION
+from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 from beam_pipelines.transforms.near_duplicates import signature_of
 from beam_pipelines.transforms.news_windows import SIGNATURE
 from beam_pipelines.transforms.plain_text import plain_text
@@ -173,14 +174,15 @@ class ScoreArticles(beam.PTransform):
     Args:
       load: gives what articles are read with, once in each process of workers.
       max_future_ms: how far an article may be dated after its record's Kafka timestamp, ms.
+      monitor: takes down what became of the records.
     """
 
-    def __init__(self, load: Callable[[], Reading], max_future_ms: int) -> None:
+    def __init__(self, load: Callable[[], Reading], max_future_ms: int, monitor: PipelineMonitor = UNNAMED) -> None:
         super().__init__()
-        self._load, self._max_future_ms = load, max_future_ms
+        self._load, self._max_future_ms, self._monitor = load, max_future_ms, monitor
 
     def expand(self, raw: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
-        decode = beam.ParDo(_DecodeDoFn(self._max_future_ms)).with_outputs(VALID_TAG, DEAD_LETTERS_TAG)
+        decode = beam.ParDo(_DecodeDoFn(self._max_future_ms, self._monitor)).with_outputs(VALID_TAG, DEAD_LETTERS_TAG)
         decoded = raw | "Decode" >> decode
         valid = decoded[VALID_TAG] | "Valid" >> typed(tuple[int, pa.RecordBatch])
         scored = valid | "Score" >> ScoreValid(self._load)
@@ -206,8 +208,8 @@ class ScoreValid(beam.PTransform):
 class _DecodeDoFn(beam.DoFn):
     """Articles and dead letters; heartbeats pass to the lake."""
 
-    def __init__(self, max_future_ms: int) -> None:
-        self._max_future_ms = max_future_ms
+    def __init__(self, max_future_ms: int, monitor: PipelineMonitor) -> None:
+        self._max_future_ms, self._monitor = max_future_ms, monitor
         self._records, self._articles = (Metrics.counter("news", name) for name in ("records", "articles"))
 
     def process(self, element: tuple[int, pa.RecordBatch]) -> Iterator[beam.pvalue.TaggedOutput]:
@@ -215,9 +217,21 @@ class _DecodeDoFn(beam.DoFn):
         articles, dead = decode(raw, self._max_future_ms)
         self._records.inc(len(raw))
         self._articles.inc(len(articles))
+        self._tell(raw, len(articles), dead)
         if dead is not None:
             yield beam.pvalue.TaggedOutput(DEAD_LETTERS_TAG, counted(dead))
         yield beam.pvalue.TaggedOutput(VALID_TAG, (partition, articles))
+
+    def _tell(self, raw: pa.RecordBatch, articles: int, dead: pa.RecordBatch | None) -> None:
+        """Counts work, since a stage without state knows no totals: records that are read again count again."""
+        if not len(raw):
+            return
+        topic = span_of(raw).topic
+        self._monitor.record_messages(topic, "success", articles)
+        self._monitor.record_messages(topic, "dead_letter", len(raw) - articles)
+        self._monitor.update_last_record(topic, raw["timestamp"][-1].as_py() / 1000)
+        for it in [] if dead is None else pc.value_counts(dead["reason"]).to_pylist():
+            self._monitor.record_dead_letters(it["values"], it["counts"])
 
 
 class _Reader(ModelHandler[pa.RecordBatch, pa.RecordBatch, Reading]):

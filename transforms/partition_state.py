@@ -1,11 +1,13 @@
 """What the stream remembers of one log partition, and its versioned bytes.
 
-Three parts, because they change at different times: `open` with every batch, `history` when bars are sealed, `seen` by
-appending.  All are Arrow IPC: a job can be stopped and resumed by changed code, and any Arrow reader can look inside.
+Four parts, because they change at different times: `open` with every batch, `usual` when bars close, `history` when
+bars are sealed, `seen` by appending.  All are Arrow IPC: a job can be stopped and resumed by changed code, and any
+Arrow reader can look inside.
 """
 
 import itertools
 import json
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +21,11 @@ from beam_pipelines.transforms.closing_state import NEVER, NOTHING, ClosingState
 from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.duplicates import Identities, Seen
 from beam_pipelines.transforms.indicators import Forming, History
+from beam_pipelines.transforms.usual import Usual
 
 __all__ = ["NEVER", "EncodedState", "PartitionState", "numbers_of"]
 
-VERSION = 2  # 1 had no `begin` and no `copied`
+VERSION = 3  # 1 had no `begin` and no `copied`, 2 no `usual` and no `totals`
 
 Ints = NDArray[np.int64]
 
@@ -33,6 +36,7 @@ class EncodedState(NamedTuple):
     open: bytes
     history: bytes
     seen: list[bytes]
+    usual: bytes | None  # None: version 2 wrote it, which knew of no anomalies
 
 
 class PartitionState:
@@ -56,6 +60,8 @@ class PartitionState:
       windows: bars not sealed, by start in ms.
       waiting: ticks that wait for an earlier bar of their symbol to close; none: None.
       seen: identities of the ticks accepted lately.
+      usual: what is usual of each symbol, from which anomalies differ.
+      totals: records so far by what became of them, see `enrich`.
       copied: partitions of a log that this one is copied from → highest offset copied so far.
     """
 
@@ -72,8 +78,10 @@ class PartitionState:
         self.windows: dict[int, WindowBars] = {}
         self.waiting: pa.RecordBatch | None = None
         self.seen = Seen()
+        self.usual = Usual.empty(0, bar_ms)
+        self.totals: Counter[str] = Counter()
         self.copied: dict[str, int] = {}
-        self.history_changed = True
+        self.history_changed = self.usual_changed = True
 
     def columns_of(self, symbol: pa.DictionaryArray) -> Ints:
         """Column of each tick's symbol; symbols not met before get the next ones."""
@@ -118,7 +126,8 @@ class PartitionState:
         self.sealed, self.live = self.sealed.joined(more), self.live.joined(more)
         self.forming = self.live.forming()
         self.windows = {start: bars.grow(symbols) for start, bars in self.windows.items()}
-        self.history_changed = True
+        self.usual = self.usual.grown(symbols)
+        self.history_changed = self.usual_changed = True
 
     def encode_open(self) -> bytes:
         """The part that changes with every batch."""
@@ -131,12 +140,14 @@ class PartitionState:
             "boundary": self.boundary,
             "sources": list(self.sources),
             "copied": self.copied,
+            "totals": self.totals,
         }
         windows = [to_bytes(_window_batch(start, bars)) for start, bars in sorted(self.windows.items())]
         waiting = [] if self.waiting is None else [to_bytes(self.waiting)]
         columns = {
             "windows": pa.array([windows], pa.list_(pa.binary())),
             "waiting": pa.array([waiting], pa.list_(pa.binary())),
+            "quotes": pa.array([to_bytes(pa.record_batch(self.usual.tick_columns()))], pa.binary()),
         }
         return to_bytes(pa.record_batch(columns).replace_schema_metadata({"state": json.dumps(scalars)}))
 
@@ -145,13 +156,17 @@ class PartitionState:
         columns = {"symbol": pa.array(list(self.symbols), pa.string())} | self.sealed.to_columns()
         return to_bytes(pa.record_batch(columns).replace_schema_metadata({"version": str(VERSION)}))
 
+    def encode_usual(self) -> bytes:
+        """The part that changes when bars close or symbols appear."""
+        return to_bytes(pa.record_batch(self.usual.to_columns()).replace_schema_metadata({"version": str(VERSION)}))
+
     def encode_seen(self) -> list[bytes]:
         """All identities remembered."""
         return [to_bytes(identities.to_batch()) for identities in self.seen.identities()]
 
     def encode(self) -> EncodedState:
         """The whole state."""
-        return EncodedState(self.encode_open(), self.encode_history(), self.encode_seen())
+        return EncodedState(self.encode_open(), self.encode_history(), self.encode_seen(), self.encode_usual())
 
     @classmethod
     def decode(cls, encoded: EncodedState, bar_ms: int, prior: ClosingState = NOTHING) -> "PartitionState":
@@ -170,26 +185,33 @@ class PartitionState:
         state.newest, state.log_time, state.boundary = scalars["newest"], scalars["log_time"], scalars["boundary"]
         state.sources = {source: number for number, source in enumerate(scalars["sources"])}
         state.copied = scalars.get("copied", {})
+        state.totals = Counter(scalars.get("totals", {}))
         history = from_bytes(encoded.history)
         state.symbols = {symbol: column for column, symbol in enumerate(history["symbol"].to_pylist())}
         state.sealed = History.from_columns(history)
-        state._restore(opened, encoded.seen)
+        state._restore(opened, encoded)
         return state
 
-    def _restore(self, opened: pa.RecordBatch, seen: list[bytes]) -> None:
+    def _restore(self, opened: pa.RecordBatch, encoded: EncodedState) -> None:
         for window in opened["windows"][0].as_py():
             batch = from_bytes(window)
             self.windows[int(batch.schema.metadata[b"start"])] = WindowBars.from_columns(batch, len(self.symbols))
         for waiting in opened["waiting"][0].as_py():
             self.waiting = from_bytes(waiting)
-        for identities in seen:
+        for identities in encoded.seen:
             self.seen.add(Identities.from_batch(from_bytes(identities)))
         self.seen.drain()
         self.live = self.sealed.copy()
         for start in self.starts(NEVER, self.boundary):
             _close(self.live, self.windows[start])
         self.forming = self.live.forming()
-        self.history_changed = False
+        self.usual = self._restored_usual(opened, encoded.usual)
+        self.history_changed = self.usual_changed = False
+
+    def _restored_usual(self, opened: pa.RecordBatch, usual: bytes | None) -> Usual:
+        if usual is None:
+            return Usual.empty(len(self.symbols), self.bar_ms)
+        return Usual.from_columns(from_bytes(usual), from_bytes(opened["quotes"][0].as_py()), self.bar_ms)
 
 
 def _close(history: History, bars: WindowBars) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import psutil
 
 from beam_pipelines.runners.servers.base import Command, Server, accepts
+from beam_pipelines.transforms.metric_store import FOLDER_VARIABLE
 
 __all__ = ["WorkerPool"]
 
@@ -49,7 +50,13 @@ class WorkerPool(Server):
         launcher.chmod(0o755)
         pool = ["-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={self.ports['worker_pool']}"]
         path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
-        return Command([sys.executable, *pool], {**KEEP_MEMORY, **self._environment, "PATH": path})
+        measured = {FOLDER_VARIABLE: str(self.metrics)}
+        return Command([sys.executable, *pool], {**KEEP_MEMORY, **self._environment, **measured, "PATH": path})
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The folder in which its workers measure; it stays when the pool is started anew."""
+        return self.folder / "metrics"
 
     def ready(self) -> bool:
         """Whether it listens."""

@@ -56,8 +56,9 @@ def new_sinks(kafka_server: str, postgres_server: Postgres) -> Iterator[Callable
             connection.execute(f"CREATE DATABASE {name}")
         dsn = f"{postgres_server.dsn.rpartition('/')[0]}/{name}"
         migrate(Dsn(dsn))
-        sinks = Sinks(kafka_server, f"{name}-processed", f"{name}-dead-letters", dsn, f"{root}/{name}")
-        for topic in (sinks.processed, sinks.dead_letters):
+        topics = [f"{name}-{what}" for what in ("processed", "dead-letters", "anomalies")]
+        sinks = Sinks(kafka_server, *topics, dsn, f"{root}/{name}")
+        for topic in topics:
             create_topic(kafka_server, topic, 2)
         return sinks
 

@@ -3,8 +3,9 @@
 import dataclasses
 import datetime
 import itertools
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,12 +16,15 @@ from confluent_kafka.cimpl import NewTopic
 from beam_pipelines import ledger
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.lake_state import begin_of
+from beam_pipelines.io.tables import DATA_QUALITY
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.batches import RAW, Span, span_of, with_span
 from beam_pipelines.transforms.closing_state import NOTHING, ClosingState, midnight_of
-from beam_pipelines.transforms.enrich import take_step
+from beam_pipelines.transforms.enrich import judge_step, take_step
 from beam_pipelines.transforms.partition_state import PartitionState
+from beam_pipelines.transforms.quality_minutes import Minutes, QualityRules
+from beam_pipelines.transforms.quality_suites import read_suites
 
 from ..transforms.tick_oracle import meaning
 from .anything import ZOO, drawn
@@ -50,6 +54,14 @@ NEXT_SESSION = dataclasses.replace(
 DAY_BEFORE = DAYS[0] - datetime.timedelta(days=1)
 SILENCES = [(b"NVDA", 200_000, 500_000), (None, 900_000, 960_000)]
 """Who sends nothing, None for all, and from when to when after the first session's start, ms."""
+ODDITIES: list[tuple[bytes, int, Callable[[dict[str, Any]], dict[str, Any]]]] = [
+    (b"AAPL", 700_000, lambda tick: {"price": tick["price"] * 1.2}),
+    (b"MSFT", 720_000, lambda tick: {"bid": tick["ask"] * 1.01, "ask": tick["bid"]}),
+    (b"AAPL", 1_100_000, lambda tick: {"bid": tick["ask"]}),
+    (b"MSFT", 1_200_000, lambda tick: {"ask": tick["ask"] * 1.05}),
+    (b"MSFT", 1_500_000, lambda tick: {"price": tick["price"] * 0.8, "volume": 10**6}),
+]
+"""Whose ticks change from when on, for six seconds, and how; ms after the first session's start."""
 
 
 Record = dict[str, Any]
@@ -91,6 +103,17 @@ def session_log(topic: str) -> Log:
     return log_of(topic, mixed(topic, [SESSION, NEXT_SESSION], PARTITIONS, bad, SILENCES))
 
 
+def quality_of(log: Log) -> ledger.Rows:
+    """What the kernel alone says of the quality of each minute of each partition, as in the table."""
+    rules, rows = QualityRules(read_suites()["market"]), {}
+    for batch in log.batches:
+        minutes = Minutes(rules, span_of(batch).partition)
+        step = take_step(PartitionState(SEMANTICS.bar_ms), batch, SEMANTICS)
+        judged = [judge_step(minutes, step), minutes.so_far()]
+        rows.update(row for part in judged for row in ledger.table_rows(part, DATA_QUALITY))
+    return rows
+
+
 def closing_state() -> ClosingState:
     """Of the day before SESSION, on which not all of its symbols were traded."""
     until = begin_of(DAY_BEFORE, SEMANTICS.bar_ms)
@@ -117,11 +140,25 @@ def mixed(
     for who, since, until in silences:
         quiet = range(sessions[0].start_ms + since, sessions[0].start_ms + until)
         records = [[it for it in mine if it[0] not in quiet or who not in (None, it[1])] for mine in records]
+    begin = sessions[0].start_ms
+    records = [[(at, key, made_odd(key, at - begin, value)) for at, key, value in mine] for mine in records]
     for number, value in enumerate(others):
         mine = records[number % partitions]
         at = (number + 1) * len(mine) // (len(others) + 1)
         mine.insert(at, (mine[max(at - 1, 0)][0], None, value))  # times never go back
     return [_batch_of(topic, partition, mine) for partition, mine in enumerate(records)]
+
+
+def made_odd(key: bytes | None, at: int, value: bytes | None) -> bytes | None:
+    """A record; one of a stretch of ODDITIES with another price or quote."""
+    change = next((change for who, since, change in ODDITIES if who == key and at in range(since, since + 6_000)), None)
+    if not change or not (value or b"").startswith(b'{"symbol":'):
+        return value
+    try:
+        tick = json.loads(value)
+        return json.dumps(tick | change(tick)).encode()
+    except (ValueError, KeyError, TypeError):  # a bad record, or one without a quote
+        return value
 
 
 def _batch_of(topic: str, partition: int, records: list[Any]) -> pa.RecordBatch:

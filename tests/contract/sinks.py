@@ -10,13 +10,15 @@ from pyarrow import fs
 from beam_pipelines import ledger
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.objects import objects_in
-from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
+from beam_pipelines.io.tables import MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA
 
 SINKS = (
     "table of bars",
     "table of ticks",
     "topic of ticks",
     "topic of dead letters",
+    "table of anomalies",
+    "topic of anomalies",
     "lake of ticks",
     "lake of dead letters",
 )
@@ -29,6 +31,7 @@ class Sinks(NamedTuple):
     bootstrap_servers: str
     processed: str
     dead_letters: str
+    anomalies: str
     dsn: str
     lake: str
 
@@ -39,6 +42,7 @@ class Sinks(NamedTuple):
             f"--bootstrap_servers={self.bootstrap_servers}",
             f"--processed_topic={self.processed}",
             f"--dead_letter_topic={self.dead_letters}",
+            f"--anomaly_topic={self.anomalies}",
             f"--timescale_dsn={self.dsn}",
             f"--lake={self.lake}",
             "--lake_slot_seconds=60",
@@ -51,6 +55,8 @@ class Sinks(NamedTuple):
             expected.table_ticks,
             expected.ticks,
             expected.dead_letters,
+            expected.table_anomalies,
+            expected.alerts,
             expected.lake,
             expected.dead_letters,
         )
@@ -59,6 +65,8 @@ class Sinks(NamedTuple):
             lambda: ledger.rows_of_table(self.dsn, MARKET_DATA),
             self.copies,
             lambda: ledger.rows_of_topic(self._kafka, self.dead_letters, dead_letters=True),
+            lambda: ledger.rows_of_table(self.dsn, MARKET_ANOMALIES),
+            lambda: ledger.alerts_of_topic(self._kafka, self.anomalies),
             lambda: ledger.rows_of_lake(self.lake) if self._has("market-data") else [],
             self._dead_letters_in_lake,
         )
@@ -86,7 +94,7 @@ class Sinks(NamedTuple):
                 table.name: connection.execute(
                     f"SELECT xmin::text, ctid::text FROM {table.name} ORDER BY ctid"
                 ).fetchall()
-                for table in (MARKET_DATA, MARKET_BARS)
+                for table in (MARKET_DATA, MARKET_BARS, MARKET_ANOMALIES)
             }
 
     def count(self, table: str, condition: str = "true") -> int:

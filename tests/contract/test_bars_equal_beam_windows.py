@@ -127,5 +127,5 @@ def test_the_daily_batchs_bars_are_those_of_all_ticks_however_late():
     valid = [decode(batch).ticks for _, batch in raw_batches(session, partitions=1)]
     stretch = Stretch(session.start_ms - 3_600_000, session.start_ms + 3_600_000, session.start_ms)
     pieces = recomputed([valid], stretch, SEMANTICS, NOTHING)
-    bars = [row for _, rows in pieces for row in rows.to_pylist()]
+    bars = [row for piece in pieces for row in piece.bars.to_pylist()]
     assert_windows_give(bars, [row for batch in valid for row in batch.to_pylist()])

@@ -16,16 +16,18 @@ import pytest
 from beam_pipelines import daily, ledger, market
 from beam_pipelines.io.lake_state import write_closing_state
 from beam_pipelines.io.objects import objects_in
-from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA, Table
+from beam_pipelines.io.tables import DATA_QUALITY, MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA, Table
 from beam_pipelines.runners.jobs import launched
+from beam_pipelines.runners.metrics import families, gathered
+from beam_pipelines.runners.servers.worker_pool import WorkerPool
 from beam_pipelines.transforms.batches import Span, span_of, with_span
 from beam_pipelines.transforms.closing_state import DAY_MS, ClosingState, midnight_of
 
-from .logs import DAY_BEFORE, DAYS, MEANING, SEMANTICS, Log, closing_state, create_topic, fill
+from .logs import DAY_BEFORE, DAYS, MEANING, SEMANTICS, Log, closing_state, create_topic, fill, quality_of
 from .sinks import SINKS, Sinks
 from .streams import await_all, await_true, kill_workers, streaming
 
-TABLES = (MARKET_DATA.name, MARKET_BARS.name)
+TABLES = (MARKET_DATA.name, MARKET_BARS.name, MARKET_ANOMALIES.name)
 
 
 def direct(_: Callable[[str], Any]) -> list[str]:
@@ -108,6 +110,12 @@ class Contract:
         ticks = len(log.expected.table_ticks)
         assert held["table of ticks"].found == held["topic of ticks"].found == ticks
         assert held["lake of ticks"].found == ticks + log.expected.duplicates + log.expected.reasons["too_late"]
+
+    def test_the_quality_of_each_minute_is_that_of_its_records(self, log, sinks):
+        held = dict(ledger.rows_of_table(sinks.dsn, DATA_QUALITY))
+        wanted = quality_of(log)
+        assert len(wanted) > 50
+        assert {minute: held.get(minute) for minute in wanted} == wanted
 
 
 class BoundedContract(Contract):
@@ -230,6 +238,14 @@ class TestFlinkStreamingLiveFromAClosingStateWhileItsWorkersAreKilled(Contract):
             assert job.has_restarted()
         return sinks
 
+    def test_prometheus_counts_each_record_once_although_some_were_read_twice(self, log, sinks, workers):
+        counts = shown(workers, log.topic)
+        assert counts["success"] == len(log.expected.ticks)
+        assert counts["dead_letter"] == len(log.expected.dead_letters)
+        assert counts["duplicate"] == log.expected.duplicates
+        assert sum(counts.values()) == sum(map(len, log.batches))
+        assert sinks.count("market_data_ts") == len(log.expected.table_ticks)
+
     @pytest.mark.parametrize("runner", [direct, on_spark])
     def test_the_daily_batch_gives_the_tables_the_same_rows_again(self, runner, sinks, in_new_york, request):
         wanted = tables(sinks)
@@ -239,6 +255,12 @@ class TestFlinkStreamingLiveFromAClosingStateWhileItsWorkersAreKilled(Contract):
         given = [f"--lake={sinks.lake}", f"--timescale_dsn={sinks.dsn}", f"--from={DAYS[0]}", f"--to={DAYS[-1]}"]
         assert daily.main([*given, *flags, *runner(request.getfixturevalue)]) == 0
         assert tables(sinks) == wanted
+
+
+def shown(workers: WorkerPool, topic: str) -> dict[str, float]:
+    """What a pool's exporter shows Prometheus of a topic's records, by status."""
+    (family,) = (it for it in families(gathered(workers.metrics)) if it.name == "pipeline_messages_processed")
+    return {it.labels["status"]: it.value for it in family.samples if it.labels["topic"] == topic}
 
 
 def tables(sinks: Sinks) -> dict[str, Counter[tuple[Any, ...]]]:
@@ -252,7 +274,9 @@ def spoil(sinks: Sinks) -> None:
     with psycopg.connect(sinks.dsn) as connection:
         for table in TABLES:
             connection.execute(f"DELETE FROM {table} WHERE symbol = (SELECT min(symbol) FROM {table})")
+        for table in TABLES[:2]:
             connection.execute(f"UPDATE {table} SET volume = volume + 1 WHERE random() < 0.1")
+        connection.execute("UPDATE market_anomalies_ts SET score = -1, kind = kind || '?' WHERE kind LIKE 'p%'")
         connection.execute("UPDATE market_data_ts SET seq = seq + 1000000 WHERE random() < 0.1")
         later = "time = time + interval '2 hours'"  # where there are no ticks
         connection.execute(f"UPDATE market_bars_ts SET {later} WHERE random() < 0.1")

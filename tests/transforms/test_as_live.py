@@ -109,8 +109,8 @@ def test_a_state_of_other_options_or_a_newer_release_is_refused() -> None:
     other = dataclasses.replace(SHORT_BARS, out_of_orderness_ms=SHORT_BARS.out_of_orderness_ms + 1)
     with pytest.raises(UsageError, match=r"is of --out_of_orderness_ms=\d+, not of \d+: give what"):
         LiveStates.from_batch(batch, other)
-    newer = batch.replace_schema_metadata({**batch.schema.metadata, b"version": b"2"})
-    with pytest.raises(UsageError, match="has version 2, this release reads up to 1: use a newer release"):
+    newer = batch.replace_schema_metadata({**batch.schema.metadata, b"version": b"3"})
+    with pytest.raises(UsageError, match="has version 3, this release reads up to 2: use a newer release"):
         LiveStates.from_batch(newer, SHORT_BARS)
 
 

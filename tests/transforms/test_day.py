@@ -39,7 +39,7 @@ def compute(
         pieces = recomputed(hours, stretch, SHORT_BARS, prior)
         while True:
             try:
-                parts.append(next(pieces))
+                parts.append(next(pieces)[:2])
             except StopIteration as ended:
                 return ended.value
 

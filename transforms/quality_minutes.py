@@ -1,0 +1,273 @@
+"""The quality of a stream, a minute of the log at a time: a sample of its records is judged by the dataset's suite.
+
+A minute is one of the partition's Kafka time, the highest timestamp of a record so far; it is over when the first
+record of a later one comes.  Its sample are the valid records at every n-th offset, n by the number of the minute
+before: some SAMPLE of them, spread over the minute.  So all is a function of the log, however it was batched.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.coders import BytesCoder
+from apache_beam.transforms.userstate import ReadModifyWriteRuntimeState, ReadModifyWriteStateSpec
+from numpy.typing import NDArray
+
+from beam_pipelines.transforms.batches import QUALITY, empty, from_bytes, joined, span_of, to_bytes
+from beam_pipelines.transforms.completeness import CHECKS, MINUTE_MS, Check, Completeness, log_times
+from beam_pipelines.transforms.monitor import PipelineMonitor
+from beam_pipelines.transforms.quality_kernels import judge
+from beam_pipelines.transforms.quality_result import Failure, Quality, Window
+from beam_pipelines.transforms.quality_suites import Suite
+from beam_pipelines.transforms.sessions import DEFAULT, Calendars
+
+__all__ = ["SAMPLE", "JudgeMinutes", "Minute", "Minutes", "QualityRules", "Samples", "judged", "rows_of", "tell_scores"]
+
+SAMPLE = 1_000
+"""Records of a minute that are judged, about."""
+
+_MOST = 4 * SAMPLE  # where a minute has many more than the one before
+
+Ints = NDArray[np.int64]
+
+
+class QualityRules(NamedTuple):
+    """By what a stream is judged."""
+
+    suite: Suite
+    calendars: Calendars = DEFAULT
+
+
+class Minute(NamedTuple):
+    """A minute that is over, or as far as it has come."""
+
+    start: int  # ms of Kafka time
+    records: int  # valid ones
+    sample: pa.RecordBatch | None  # of them; None: there are none
+
+
+class Samples:
+    """A sample of the open minute of a partition."""
+
+    def __init__(self) -> None:
+        self.clock = -1  # Kafka time so far, ms
+        self._every, self._records = 1, 0
+        self._sample: list[pa.RecordBatch] = []
+
+    def take(self, rows: pa.RecordBatch, times: Ints, clock: int) -> list[Minute]:
+        """Takes in the next valid records; gives the minutes that are over.
+
+        Args:
+          rows: with their `offset`, in its order.
+          times: the Kafka time of the partition at each of them, ms; shape [rows].
+          clock: the same after them, and after records that are not valid.
+        """
+        ended = []
+        minutes = times // MINUTE_MS
+        for minute in np.unique(minutes).tolist():
+            ended += self._moved(minute)
+            first, last = np.searchsorted(minutes, [minute, minute + 1]).tolist()
+            self._add(rows.slice(first, last - first))
+        ended += self._moved(clock // MINUTE_MS)
+        self.clock = clock
+        return ended
+
+    def _moved(self, minute: int) -> list[Minute]:
+        """Begins a minute; gives the one before if it is over and had records."""
+        if minute == self.clock // MINUTE_MS:
+            return []
+        ended = [self.open()] if self._records else []
+        if ended:
+            self._every, self._records, self._sample = max(1, self._records // SAMPLE), 0, []
+        self.clock = minute * MINUTE_MS
+        return ended
+
+    def _add(self, rows: pa.RecordBatch) -> None:
+        self._records += len(rows)
+        room = _MOST - sum(map(len, self._sample))
+        chosen = np.flatnonzero(rows["offset"].to_numpy() % self._every == 0)[:room]
+        if len(chosen):
+            self._sample.append(rows.take(pa.array(chosen)).replace_schema_metadata(None))
+
+    def open(self) -> Minute:
+        """The open minute as far as it has come."""
+        self._sample = [joined(self._sample)] if self._sample else []
+        return Minute(self.clock // MINUTE_MS * MINUTE_MS, self._records, self._sample[0] if self._sample else None)
+
+    def encode(self) -> bytes:
+        """The whole state; `decode` makes it again."""
+        sample = self.open().sample
+        marks = json.dumps({"clock": self.clock, "every": self._every, "records": self._records})
+        columns = {"sample": pa.array([None if sample is None else to_bytes(sample)], pa.binary())}
+        return to_bytes(pa.record_batch(columns).replace_schema_metadata({"state": marks}))
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> "Samples":
+        """The state that `encode` wrote."""
+        whole, state = from_bytes(encoded), cls()
+        marks = json.loads(whole.schema.metadata[b"state"])
+        state.clock, state._every, state._records = marks["clock"], marks["every"], marks["records"]
+        sample = whole["sample"][0].as_py()
+        state._sample = [] if sample is None else [from_bytes(sample)]
+        return state
+
+
+class Minutes:
+    """What the quality of a partition of ticks is judged by: a sample, and what is missing.
+
+    Args:
+      rules: by what.
+      partition: of the log.
+    """
+
+    def __init__(self, rules: QualityRules, partition: int) -> None:
+        self._rules, self._partition = rules, partition
+        self._told = -1  # the minute up to which `so_far` has told; whoever begins anew tells it again
+        self._samples, self._completeness = Samples(), Completeness(rules.calendars)
+
+    def take(
+        self, raw: pa.RecordBatch, ticks: pa.RecordBatch, dead: pa.RecordBatch | None, duplicates: Ints, late: Ints
+    ) -> pa.RecordBatch:
+        """Takes in the next records, as `Completeness.take` does; gives QUALITY of the minutes that they end."""
+        times = np.maximum.accumulate(np.maximum(log_times(raw, ticks), self._samples.clock))
+        at = np.searchsorted(raw["offset"].to_numpy(), ticks["offset"].to_numpy())
+        ended = self._samples.take(ticks, times[at], int(times.max(initial=self._samples.clock)))
+        checks = self._completeness.take(raw, ticks, dead, duplicates, late)
+        return rows_of(self._rules.suite, self._partition, ended, checks)
+
+    def so_far(self) -> pa.RecordBatch:
+        """QUALITY of the open minute; what comes later takes its place."""
+        return rows_of(self._rules.suite, self._partition, [self._samples.open()])
+
+    def idle(self, idle_ms: int) -> pa.RecordBatch:
+        """QUALITY if nothing came for so long that the open minute is over; once for each minute that passes so."""
+        now = self._samples.clock + idle_ms
+        if now // MINUTE_MS <= max(self._told, self._samples.clock // MINUTE_MS):
+            return empty(QUALITY)
+        self._told = now // MINUTE_MS
+        checks = self._completeness.idle(now)
+        return rows_of(self._rules.suite, self._partition, [self._samples.open()], checks)
+
+    def encode(self) -> bytes:
+        """The whole state."""
+        parts = {"samples": self._samples.encode(), "completeness": self._completeness.encode()}
+        return to_bytes(pa.record_batch({name: pa.array([part], pa.binary()) for name, part in parts.items()}))
+
+    @classmethod
+    def decode(cls, encoded: bytes, rules: QualityRules, partition: int) -> "Minutes":
+        """The state that `encode` wrote."""
+        parts, state = from_bytes(encoded), cls(rules, partition)
+        state._samples = Samples.decode(parts["samples"][0].as_py())
+        state._completeness = Completeness.decode(parts["completeness"][0].as_py(), rules.calendars)
+        return state
+
+
+def rows_of(suite: Suite, partition: int, minutes: Sequence[Minute], checks: Iterable[Check] = ()) -> pa.RecordBatch:
+    """QUALITY, one row a minute; minutes in which nothing came have one if that is odd."""
+    failed: dict[int, list[Check]] = {}
+    for check in checks:
+        if not check.passed:
+            failed.setdefault(check.window, []).append(check)
+    known = {minute.start: minute for minute in minutes if minute.records}
+    starts = sorted(known.keys() | failed.keys())
+    rows = [
+        {**_row(suite, known.get(start, Minute(start, 0, None)), failed.get(start, [])), "partition": partition}
+        for start in starts
+    ]
+    return pa.RecordBatch.from_pylist(rows, QUALITY)
+
+
+def _row(suite: Suite, minute: Minute, failed: list[Check]) -> dict[str, Any]:
+    window = Window(minute.start, minute.start + MINUTE_MS)
+    quality = None if minute.sample is None else judge(suite, minute.sample, window)
+    return {
+        "dataset": suite.dataset,
+        "time": minute.start,
+        "window_seconds": MINUTE_MS // 1000,
+        "records": minute.records,
+        "incidents": [f"{check.name}: {check.detail}" for check in failed],
+        **judged(quality),
+    }
+
+
+def judged(quality: Quality | None) -> dict[str, Any]:
+    """The fields of QUALITY that a suite gives."""
+    if quality is None:
+        return {"sampled": 0, "score": None, "expectations": 0, "failures": []}
+    return {
+        "sampled": quality.rows,
+        "score": quality.score,
+        "expectations": quality.expectations,
+        "failures": list(_sentences(quality.failures)),
+    }
+
+
+def _sentences(failures: Iterable[Failure]) -> Iterator[str]:
+    for it in failures:
+        about = it.expectation + (f" of {it.column}" if it.column else "")
+        count = "" if it.unexpected is None else f": {it.unexpected} values ({it.share:.1%})"
+        examples = f", such as {', '.join(map(str, it.examples))}" if it.examples else ""
+        yield f"{about}{count}{examples}{f'; {it.detail}' if it.detail else ''}"
+
+
+class JudgeMinutes(beam.PTransform):
+    """(partition, batch with span) of any dataset, unbounded, to PCollection[RecordBatch QUALITY]; for few records.
+
+    Batches have `offset` and `log_time`.  What is missing or not as usual is not told: for that is `Minutes`.
+
+    Args:
+      suite: by what.
+      monitor: takes down the scores.
+    """
+
+    def __init__(self, suite: Suite, monitor: PipelineMonitor) -> None:
+        super().__init__()
+        self._suite, self._monitor = suite, monitor
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:  # noqa: D102
+        return batches | "Minutes" >> beam.ParDo(_JudgeDoFn(self._suite, self._monitor)).with_output_types(
+            pa.RecordBatch
+        )
+
+
+class _JudgeDoFn(beam.DoFn):
+    """Keyed by partition, whose batches come in order."""
+
+    SAMPLES = ReadModifyWriteStateSpec("samples", BytesCoder())
+
+    def __init__(self, suite: Suite, monitor: PipelineMonitor) -> None:
+        self._suite, self._monitor = suite, monitor
+
+    def process(
+        self,
+        element: tuple[int, pa.RecordBatch],
+        kept: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(SAMPLES),
+    ) -> Iterator[pa.RecordBatch]:
+        partition, batch = element
+        before = kept.read()
+        samples = Samples.decode(before) if before else Samples()
+        if span_of(batch).idle_ms:
+            over = samples.clock // MINUTE_MS < (samples.clock + span_of(batch).idle_ms) // MINUTE_MS
+            ended = [samples.open()] if over else []
+        else:
+            times = np.maximum.accumulate(np.maximum(batch["log_time"].to_numpy(), samples.clock))
+            ended = samples.take(batch, times, int(times.max(initial=samples.clock)))
+            kept.write(samples.encode())
+        rows = rows_of(self._suite, partition, ended)
+        tell_scores(self._monitor, rows)
+        if len(rows):
+            yield rows
+
+
+def tell_scores(monitor: PipelineMonitor, rows: pa.RecordBatch) -> None:
+    """Takes down the scores and incidents of QUALITY."""
+    for row in rows.select(["dataset", "score", "incidents"]).to_pylist():
+        if row["score"] is not None:
+            monitor.update_data_quality(row["dataset"], row["score"])
+        counts = Counter(incident.partition(":")[0] for incident in row["incidents"])
+        for check in CHECKS:
+            monitor.record_incidents(row["dataset"], check, counts[check])
