@@ -274,6 +274,8 @@ def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0].replace_schema_metadata(None)
     table = pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches])
+    if not len(table):
+        return batches[0].replace_schema_metadata(None)
     whole: pa.RecordBatch = table.unify_dictionaries().combine_chunks().to_batches()[0]
     return whole
 

@@ -339,6 +339,7 @@ class _Parts(NamedTuple):
     seen: BagRuntimeState
     usual: ReadModifyWriteRuntimeState
     quality: ReadModifyWriteRuntimeState
+    held: BagRuntimeState  # records that the quality is still to be counted of
 
 
 class _UnboundedDriver(_Driver):
@@ -353,6 +354,7 @@ class _UnboundedDriver(_Driver):
     SEEN = BagStateSpec("seen", BytesCoder())
     USUAL = ReadModifyWriteStateSpec("usual", BytesCoder())
     QUALITY = ReadModifyWriteStateSpec("quality", BytesCoder())
+    HELD = BagStateSpec("held", BytesCoder())
 
     def __init__(
         self,
@@ -387,6 +389,7 @@ class _UnboundedDriver(_Driver):
         seen: BagRuntimeState = beam.DoFn.StateParam(SEEN),
         usual: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(USUAL),
         quality: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(QUALITY),
+        held: BagRuntimeState = beam.DoFn.StateParam(HELD),
     ) -> Iterator[beam.pvalue.TaggedOutput]:
         partition, _ = element
         if self._records.is_due(partition):
@@ -395,7 +398,7 @@ class _UnboundedDriver(_Driver):
                 durable = self._records.start_of(partition)
                 place.write(durable)
             known = self._known.pop(partition, None)  # put back only when all went well
-            parts = _Parts(opened, history, seen, usual, quality)
+            parts = _Parts(opened, history, seen, usual, quality, held)
             if known is None or known.next != durable[0]:
                 known = self._restored(partition, durable[0], parts)
             known, added = yield from self._polled(partition, durable, known)
@@ -446,8 +449,8 @@ class _UnboundedDriver(_Driver):
     def _restored_minutes(self, partition: int, parts: _Parts) -> Minutes | None:
         if self._quality is None:
             return None
-        saved = parts.quality.read()
-        return Minutes.decode(saved, self._quality, partition) if saved else Minutes(self._quality, partition)
+        counts, held = parts.quality.read(), parts.held.read()
+        return Minutes.decode(counts, held, self._quality, partition, self._semantics.max_future_ms)
 
     def _idle(self, known: _Known, heartbeat: pa.RecordBatch) -> Generator[beam.pvalue.TaggedOutput, None, _Known]:
         """Emits what would be closed by now had the log gone on, and passes the heartbeat to the lake."""
@@ -470,9 +473,18 @@ def _saved(known: _Known, added: list[Identities], parts: _Parts) -> _Known:
     if state.usual_changed:
         parts.usual.write(state.encode_usual())
     if known.minutes:
-        parts.quality.write(known.minutes.encode())
+        _save_minutes(known.minutes, parts)
     state.history_changed = state.usual_changed = False
     return known._replace(appended=appended)
+
+
+def _save_minutes(minutes: Minutes, parts: _Parts) -> None:
+    counts, held = minutes.unsaved()
+    if counts is not None:
+        parts.quality.write(counts)
+        parts.held.clear()
+    for records in held:
+        parts.held.add(records)
 
 
 def _checked(span: Span, expected: int | None) -> int:

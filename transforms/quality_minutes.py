@@ -17,19 +17,32 @@ from apache_beam.coders import BytesCoder
 from apache_beam.transforms.userstate import ReadModifyWriteRuntimeState, ReadModifyWriteStateSpec
 from numpy.typing import NDArray
 
-from beam_pipelines.transforms.batches import QUALITY, empty, from_bytes, joined, span_of, to_bytes
+from beam_pipelines.transforms.batches import (
+    DEAD_LETTERS,
+    QUALITY,
+    RAW,
+    Span,
+    empty,
+    from_bytes,
+    joined,
+    span_of,
+    to_bytes,
+    with_span,
+)
 from beam_pipelines.transforms.completeness import CHECKS, MINUTE_MS, Check, Completeness, log_times
 from beam_pipelines.transforms.monitor import PipelineMonitor
 from beam_pipelines.transforms.quality_kernels import judge
 from beam_pipelines.transforms.quality_result import Failure, Quality, Window
 from beam_pipelines.transforms.quality_suites import Suite
 from beam_pipelines.transforms.sessions import DEFAULT, Calendars
+from beam_pipelines.transforms.ticks import decode
 
 __all__ = ["SAMPLE", "JudgeMinutes", "Minute", "Minutes", "QualityRules", "Samples", "judged", "rows_of", "tell_scores"]
 
 SAMPLE = 1_000
 """Records of a minute that are judged, about."""
 
+_HELD = 8_192  # records that wait to be counted
 _MOST = 4 * SAMPLE  # where a minute has many more than the one before
 
 Ints = NDArray[np.int64]
@@ -116,8 +129,46 @@ class Samples:
         return state
 
 
+class Held(NamedTuple):
+    """Records that are not counted yet."""
+
+    raw: pa.RecordBatch  # RAW
+    ticks: pa.RecordBatch  # TICKS, the valid ones
+    dead: pa.RecordBatch  # offset and reason of those that could not be used or came too late
+    duplicates: Ints  # offsets
+    late: Ints  # offsets
+
+    @classmethod
+    def of(
+        cls, raw: pa.RecordBatch, ticks: pa.RecordBatch, dead: pa.RecordBatch | None, duplicates: Ints, late: Ints
+    ) -> "Held":
+        """What `Completeness.take` takes, without what it does not look at."""
+        letters = _NO_LETTERS if dead is None else dead.select(_NO_LETTERS.schema.names)
+        return cls(raw.select(RAW.names), ticks, letters.replace_schema_metadata(None), duplicates, late)
+
+    def encode(self) -> bytes:
+        """All of it but the ticks, which are in the raw records."""
+        marks = {"duplicates": self.duplicates.tolist(), "late": self.late.tolist(), "dead": self.dead.to_pydict()}
+        return to_bytes(self.raw.replace_schema_metadata({"held": json.dumps(marks)}))
+
+    @classmethod
+    def decode(cls, encoded: bytes, max_future_ms: int) -> "Held":
+        """What `encode` wrote."""
+        raw = from_bytes(encoded)
+        marks = json.loads(raw.schema.metadata[b"held"])
+        ticks = decode(with_span(raw, Span("", -1, 0, 0)), max_future_ms).ticks
+        dead = pa.RecordBatch.from_pydict(marks["dead"], _NO_LETTERS.schema)
+        duplicates, late = (np.array(marks[name], np.int64) for name in ("duplicates", "late"))
+        return cls(raw.replace_schema_metadata(None), ticks, dead, duplicates, late)
+
+
+_NO_LETTERS = empty(pa.schema([DEAD_LETTERS.field("offset"), DEAD_LETTERS.field("reason")]))
+
+
 class Minutes:
     """What the quality of a partition of ticks is judged by: a sample, and what is missing.
+
+    Counting costs milliseconds however few the records are, so they are held until there are many or a minute is over.
 
     Args:
       rules: by what.
@@ -126,13 +177,34 @@ class Minutes:
 
     def __init__(self, rules: QualityRules, partition: int) -> None:
         self._rules, self._partition = rules, partition
-        self._told = -1  # the minute up to which `so_far` has told; whoever begins anew tells it again
+        self._told = -1  # the minute up to which `idle` has told; whoever begins anew tells it again
         self._samples, self._completeness = Samples(), Completeness(rules.calendars)
+        self._held: list[Held] = []
+        self._waiting, self._clock = 0, -1  # records held, and Kafka time with them, ms
+        self._saved: int | None = 0  # how many of those held are durable; None: the counts are not
 
     def take(
         self, raw: pa.RecordBatch, ticks: pa.RecordBatch, dead: pa.RecordBatch | None, duplicates: Ints, late: Ints
     ) -> pa.RecordBatch:
         """Takes in the next records, as `Completeness.take` does; gives QUALITY of the minutes that they end."""
+        before = self._clock // MINUTE_MS
+        self._hold(Held.of(raw, ticks, dead, duplicates, late))
+        if self._waiting >= _HELD or self._clock // MINUTE_MS > before:
+            return self._counted()
+        return empty(QUALITY)
+
+    def _hold(self, held: Held) -> None:
+        self._held.append(held)
+        self._waiting += len(held.raw)
+        self._clock = max(self._clock, int(log_times(held.raw, held.ticks).max(initial=-1)))
+
+    def _counted(self) -> pa.RecordBatch:
+        """Counts what is held; gives QUALITY of the minutes that are over."""
+        if not self._held:
+            return empty(QUALITY)
+        raw, ticks, dead = (joined([it[place] for it in self._held]) for place in range(3))
+        duplicates, late = (np.concatenate([it[place] for it in self._held]) for place in (3, 4))
+        self._held, self._waiting, self._saved = [], 0, None
         times = np.maximum.accumulate(np.maximum(log_times(raw, ticks), self._samples.clock))
         at = np.searchsorted(raw["offset"].to_numpy(), ticks["offset"].to_numpy())
         ended = self._samples.take(ticks, times[at], int(times.max(initial=self._samples.clock)))
@@ -140,11 +212,13 @@ class Minutes:
         return rows_of(self._rules.suite, self._partition, ended, checks)
 
     def so_far(self) -> pa.RecordBatch:
-        """QUALITY of the open minute; what comes later takes its place."""
-        return rows_of(self._rules.suite, self._partition, [self._samples.open()])
+        """QUALITY of what is over, and of the open minute; what comes later takes the place of that."""
+        over = self._counted()
+        return joined([over, rows_of(self._rules.suite, self._partition, [self._samples.open()])])
 
     def idle(self, idle_ms: int) -> pa.RecordBatch:
         """QUALITY if nothing came for so long that the open minute is over; once for each minute that passes so."""
+        self._counted()  # no minute ends by it
         now = self._samples.clock + idle_ms
         if now // MINUTE_MS <= max(self._told, self._samples.clock // MINUTE_MS):
             return empty(QUALITY)
@@ -152,17 +226,37 @@ class Minutes:
         checks = self._completeness.idle(now)
         return rows_of(self._rules.suite, self._partition, [self._samples.open()], checks)
 
+    def unsaved(self) -> tuple[bytes | None, list[bytes]]:
+        """What has to be written down: all that is counted, or None if it is; and what is held beside it and new."""
+        counts = self.encode() if self._saved is None else None
+        held = [it.encode() for it in self._held[self._saved or 0 :]]
+        self._saved = len(self._held)
+        return counts, held
+
     def encode(self) -> bytes:
-        """The whole state."""
+        """What is counted."""
         parts = {"samples": self._samples.encode(), "completeness": self._completeness.encode()}
         return to_bytes(pa.record_batch({name: pa.array([part], pa.binary()) for name, part in parts.items()}))
 
     @classmethod
-    def decode(cls, encoded: bytes, rules: QualityRules, partition: int) -> "Minutes":
-        """The state that `encode` wrote."""
-        parts, state = from_bytes(encoded), cls(rules, partition)
-        state._samples = Samples.decode(parts["samples"][0].as_py())
-        state._completeness = Completeness.decode(parts["completeness"][0].as_py(), rules.calendars)
+    def decode(
+        cls,
+        counts: bytes | None,
+        held: Iterable[bytes],
+        rules: QualityRules,
+        partition: int,
+        max_future_ms: int,
+    ) -> "Minutes":
+        """What `unsaved` gave: the last counts, None if there are none yet, and all that was held since."""
+        state = cls(rules, partition)
+        if counts is not None:
+            parts = from_bytes(counts)
+            state._samples = Samples.decode(parts["samples"][0].as_py())
+            state._completeness = Completeness.decode(parts["completeness"][0].as_py(), rules.calendars)
+        state._clock = state._samples.clock
+        for records in held:
+            state._hold(Held.decode(records, max_future_ms))
+        state._saved = len(state._held)
         return state
 
 

@@ -9,16 +9,23 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pyarrow as pa
 
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.transforms.advance import Semantics, advance
+from beam_pipelines.transforms.anomalies import tick_anomalies
 from beam_pipelines.transforms.batches import from_bytes, span_of, to_bytes
-from beam_pipelines.transforms.enrich import take_step
+from beam_pipelines.transforms.enrich import Step, judge_step, take_step
 from beam_pipelines.transforms.messages import processed_messages
+from beam_pipelines.transforms.monitor import PipelineMonitor
 from beam_pipelines.transforms.partition_state import PartitionState
+from beam_pipelines.transforms.quality_minutes import Minutes, QualityRules
+from beam_pipelines.transforms.quality_suites import read_suites
 from beam_pipelines.transforms.ticks import decode
+from beam_pipelines.transforms.usual import Usual
 
 TICKS, SYMBOLS, PARTITIONS, REPETITIONS = 400_000, 500, 8, 5
 SEMANTICS = Semantics()
@@ -60,6 +67,47 @@ def steps(batches: Iterable[pa.RecordBatch], states: States) -> None:
         state.encode_open()
 
 
+def without_anomalies(decoded: Iterable[pa.RecordBatch]) -> None:
+    """As `advance_all`, but nobody looks for what is odd."""
+    nothing = tick_anomalies(Usual.empty(0, SEMANTICS.bar_ms), *_no_ticks())
+    name = "beam_pipelines.transforms.advance"
+    replaced = {"tick_anomalies": mock.Mock(return_value=nothing), "bar_anomalies": mock.Mock(return_value=nothing)}
+    with mock.patch.multiple(name, **replaced):
+        advance_all(decoded, States())
+
+
+def _no_ticks() -> list[np.ndarray]:
+    return [np.empty(0, kind) for kind in (np.int64, np.int64, float, float, float, np.uint8)]
+
+
+def taken(batches: Iterable[pa.RecordBatch]) -> list[tuple[int, Step]]:
+    states = States()
+    return [(span_of(raw).partition, take_step(states[span_of(raw).partition], raw, SEMANTICS)) for raw in batches]
+
+
+def judge(steps: Iterable[tuple[int, Step]]) -> None:
+    """Samples, checks and scores of each minute, and their state to bytes with each batch."""
+    minutes = {partition: Minutes(QualityRules(read_suites()["market"]), partition) for partition in range(PARTITIONS)}
+    for partition, step in steps:
+        judge_step(minutes[partition], step)
+        minutes[partition].unsaved()
+
+
+def tell(batches: Iterable[pa.RecordBatch]) -> None:
+    """What the stage and three sinks tell of a batch."""
+    monitor, statuses = PipelineMonitor("market"), dict.fromkeys(("success", "duplicate", "dead_letter"), 1)
+    for number, raw in enumerate(batches):
+        partition = span_of(raw).partition
+        monitor.publish_totals("market-data-raw", partition, statuses, {"bad_value": number}, number, number)
+        monitor.record_processing_time("enrich", 0.01)
+        monitor.record_end_to_end_latency("enrich", 0.1, len(raw))
+        monitor.update_last_record("market-data-raw", number)
+        monitor.update_watermark_lag(partition, number)
+        monitor.update_queue_depth("market-data-raw/0", number)
+        for sink in ("timescale market_data_ts", "kafka market-data-processed", "lake market-data"):
+            monitor.record_batch(sink, len(raw))
+
+
 def carry(batches: Iterable[pa.RecordBatch]) -> None:
     """Through the coder and back, as between two stages."""
     for raw in batches:
@@ -83,13 +131,16 @@ def main() -> None:
     counts = {name: sum(map(len, batches)) for name, batches in records.items()}
     decoded = decode_all(clean)
     decoded_late = decode_all(late)
-    enriched = advance_all(decoded, States())
+    enriched, stepped = advance_all(decoded, States()), taken(clean)
     rows: list[tuple[str, Callable[[], Any], int]] = [
         ("json.loads of each record, for comparison", lambda: json_loads(clean), counts["clean"]),
         ("decode and validate", lambda: decode_all(clean), counts["clean"]),
         ("decode and validate, 1 % bad records", lambda: decode_all(bad), counts["1 % bad"]),
         ("advance: bars, indicators, duplicates", lambda: advance_all(decoded, States()), counts["clean"]),
         ("advance, 1 % late ticks", lambda: advance_all(decoded_late, States()), counts["1 % late"]),
+        ("the same without anomalies", lambda: without_anomalies(decoded), counts["clean"]),
+        ("quality of minutes, and its state to bytes", lambda: judge(stepped), counts["clean"]),
+        ("metrics", lambda: tell(clean), counts["clean"]),
         ("decode + advance + state to bytes", lambda: steps(clean, States()), counts["clean"]),
         ("enriched ticks as JSON messages", lambda: [processed_messages(t) for t in enriched], counts["clean"]),
         ("raw batches through the coder and back", lambda: carry(clean), counts["clean"]),

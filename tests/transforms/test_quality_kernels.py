@@ -1,9 +1,11 @@
 """Kernels find what Great Expectations finds, on packaged suites and made ones, and tell what they leave out."""
 
+import itertools
 import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +27,7 @@ SCHEMA = pa.schema(
     {
         "name": NAME, "title": TEXT, "price": pa.float64(), "bid": pa.float64(), "volume": pa.int64(),
         "size": pa.int64(), "small": pa.int32(), "updates": pa.uint8(), "time": pa.int64(), "log_time": pa.int64(),
-        "flag": pa.bool_(), "symbols": pa.list_(pa.string()),
+        "flag": pa.bool_(), "symbols": pa.list_(pa.string()), "ratio": pa.float32(),
     }
 )  # fmt: skip
 INSIDER = pa.schema(
@@ -54,6 +56,7 @@ VALUES = {
     "int32": st.sampled_from([0, 1, 2, -1, 2**31 - 1]),
     "uint8": st.sampled_from([0, 1, 2, 255]),
     "bool": st.booleans(),
+    "float": st.sampled_from([0.0, 1.5, math.nan]),
     "list<item: string>": st.lists(st.sampled_from(TEXTS), max_size=2),
 }
 
@@ -137,8 +140,8 @@ SETS = st.one_of(
 REGEX = st.sampled_from(REGEXES).map(lambda regex: {"regex": regex})
 COUNTED, ORDER = bounds([0, 1, 2, 5, 300]), [(NUMBERS, NUMERIC), (OF_TIME, MOMENTS)]
 EXPECTATIONS = [
-    of("column_to_exist", column(KEYS, ["flag", "symbols"])),
-    of("column_values_to_not_be_null", column(KEYS, ["flag", "symbols"]), MOSTLY),
+    of("column_to_exist", column(KEYS, ["flag", "symbols", "ratio"])),
+    of("column_values_to_not_be_null", column(KEYS, ["flag", "symbols", "ratio"]), MOSTLY),
     of("column_values_to_be_null", column(KEYS), MOSTLY),
     of("column_values_to_be_in_set", SETS, MOSTLY),
     of("column_values_to_not_be_in_set", SETS, MOSTLY),
@@ -174,6 +177,51 @@ def test_suites_of_all_types_find_what_great_expectations_finds(suite: Suite, ro
     assert judge(suite, rows, WINDOW) == check(suite, rows, WINDOW)
 
 
+IGNORED = {"column": ["both_values_are_missing", "either_value_is_missing", "neither"],
+           "compound": ["all_values_are_missing", "any_value_is_missing", "never"]}  # fmt: skip
+EDGES = {
+    "log_time": [END, None, None, 0, 0, -1, END, END + 1, None],
+    "time": [END, 0, None, None, 0, 0, END + 1, END, None],
+    "price": [1.0, 0.0, None, math.nan, 0.0, -0.0, 2.0, 1.0, None],
+    "volume": [1, 0, None, None, 0, 5, 1, 2, None],
+    "name": ["A", "b", None, None, "b", "A\n", "xA", "A", None],
+    "title": ["A", None, "A", None, "b", "b", "c", "xA", None],
+    "ratio": [1.0, math.nan, None, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+}
+PAIRS = [("log_time", "time"), ("time", "log_time"), ("price", "volume"), ("volume", "price")]
+EQUALS = [*PAIRS, ("name", "title"), ("title", "name")]
+
+
+def every_edge() -> Iterator[tuple[str, dict[str, Any]]]:
+    for ignored in IGNORED["column"]:
+        for (a, b), or_equal in itertools.product(PAIRS, [True, False]):
+            pair = {"column_A": a, "column_B": b, "ignore_row_if": ignored}
+            yield "expect_column_pair_values_a_to_be_greater_than_b", pair | {"or_equal": or_equal}
+        for a, b in EQUALS:
+            yield "expect_column_pair_values_to_be_equal", {"column_A": a, "column_B": b, "ignore_row_if": ignored}
+    for ignored, names in itertools.product(IGNORED["compound"], EQUALS):
+        yield "expect_compound_columns_to_be_unique", {"column_list": list(names), "ignore_row_if": ignored}
+    for name, least, most in [("price", 0, 1), ("log_time", "1970-01-01", "2025-01-06T14:31Z")]:
+        for low, high in itertools.product([True, False], repeat=2):
+            bounds = {"column": name, "min_value": least, "max_value": most, "strict_min": low, "strict_max": high}
+            yield "expect_column_values_to_be_between", bounds
+    yield "expect_column_values_to_be_between", {"column": "price", "min_value": 2, "max_value": 1, "mostly": 0}
+    for name in EDGES:
+        yield "expect_column_values_to_not_be_null", {"column": name}
+    for regex in REGEXES:
+        yield "expect_column_values_to_match_regex", {"column": "name", "regex": regex}
+
+
+def test_every_edge_is_as_great_expectations_has_it() -> None:
+    edges = {name: [*values, values[1], values[4]] for name, values in EDGES.items()}  # so that some are there twice
+    rows = pa.RecordBatch.from_pydict(edges, pa.schema([SCHEMA.field(name) for name in EDGES]))
+    suite = suite_of(*every_edge())
+    found, expected = judge(suite, rows, WINDOW), check(suite, rows, WINDOW)
+    assert found.failures == expected.failures
+    assert found == expected
+    assert len(found.failures) > 50
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data(), st.sampled_from(sorted(SCHEMAS)))
 def test_packaged_suites_find_what_great_expectations_finds(data: st.DataObject, dataset: str) -> None:
@@ -186,7 +234,7 @@ def test_packaged_suites_find_what_great_expectations_finds(data: st.DataObject,
 
 @pytest.mark.parametrize("rows", [1, 300])
 def test_sums_and_means_of_many_doubles_are_equal_to_the_last_digit(rows: int) -> None:
-    values = [None if row % 7 == 3 else math.sin(row) * 10 ** (row % 9) for row in range(rows)]
+    values = [None if row % 7 == 3 else math.sin(row) * 1e3 for row in range(rows)]
     figures = [(f"expect_column_{it}_to_be_between", {"column": "price", "min_value": 1e12}) for it in ("sum", "mean")]
     batch = pa.record_batch({"price": pa.array(values, pa.float64())})
     found = judge(suite_of(*figures), batch, WINDOW)
@@ -194,9 +242,17 @@ def test_sums_and_means_of_many_doubles_are_equal_to_the_last_digit(rows: int) -
     assert all(failure.detail.startswith("observed ") for failure in found.failures)
 
 
-def test_a_dictionary_may_have_words_twice_and_words_of_other_rows() -> None:
-    words = pa.array(["A", "b", "A", None, *map(str, range(50))])
-    column = pa.DictionaryArray.from_arrays(pa.array([0, 2, 1, 3, None], pa.int32()), words)
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        (["A", "b", "A"], [0, 2, 1, None, None]),
+        (["A", "b", None], [0, 0, 1, 2, None]),
+        (["A", "b", *map(str, range(50))], [0, 0, 1, None, None]),
+    ],
+    ids=["twice", "null", "many"],
+)
+def test_a_dictionary_may_have_words_twice_a_null_and_words_of_other_rows(words, places) -> None:
+    column = pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(words))
     batch = pa.record_batch({"name": column, "title": column.dictionary_decode()})
     listed = [
         ("expect_column_values_to_be_unique", {}),
@@ -245,6 +301,11 @@ def test_a_time_is_judged_by_its_own_window() -> None:
     suite, rows = suite_of(("expect_column_max_to_be_between", bound)), pa.record_batch({"time": [END - 1000]})
     assert judge(suite, rows, Window(END - 60_000, END)).score == 1
     assert judge(suite, rows, Window(END - 60_001, END - 1)).score == 0
+    from_start = suite_of(
+        ("expect_column_min_to_be_between", {"column": "time", "min_value": {"$PARAMETER": "window_start"}})
+    )
+    assert judge(from_start, rows, Window(END - 1000, END)).score == 1
+    assert judge(from_start, rows, Window(END - 999, END)).score == 0
 
 
 def test_a_time_beyond_the_calendar_is_told_as_a_number() -> None:

@@ -44,6 +44,8 @@ def log(seed: int, count: int = 2_000, minutes: int = 6) -> pa.RecordBatch:
 
 def judged(raw: pa.RecordBatch, cuts: list[int], restart: bool = False) -> list[dict]:
     state, minutes, rows = PartitionState(60_000), Minutes(RULES, 3), []
+    counts: bytes | None = None
+    held: list[bytes] = []
     for begin, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
         if begin == end:
             continue
@@ -51,7 +53,9 @@ def judged(raw: pa.RecordBatch, cuts: list[int], restart: bool = False) -> list[
         late = step.ticks.filter(step.ticks["late"])["offset"].to_numpy()
         rows += minutes.take(step.read, step.valid, step.dead_letters, step.repeated, late).to_pylist()
         if restart:
-            minutes = Minutes.decode(minutes.encode(), RULES, 3)
+            saved, new = minutes.unsaved()
+            counts, held = (counts, [*held, *new]) if saved is None else (saved, new)
+            minutes = Minutes.decode(counts, held, RULES, 3, 60_000)
     return rows + minutes.so_far().to_pylist()
 
 
