@@ -167,7 +167,8 @@ def _symbols(text: str) -> tuple[str, ...]:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Raises UsageError if flags do not go together."""
+    """Raises UsageError if flags do not go together, or name what is not there."""
+    suite_of(options, "market")
     if options.start_state and not options.as_live:
         raise UsageError("--start_state is what the stream began with, for --as_live: leave it out, or add that")
     if options.as_live and options.symbols:

@@ -41,6 +41,7 @@ def exposed(options: argparse.Namespace, pipeline: str) -> Iterator[None]:
     """
     named = os.environ.get(FOLDER_VARIABLE)
     folder = pathlib.Path(named) if named else None
+    _leave(options, pipeline, folder)  # what cannot be done at the end is told before the job begins
     server = None if options.metrics_port is None else serve(options.metrics_port, folder)
     if server:
         print(f"metrics: http://127.0.0.1:{server.port}/metrics", flush=True)
@@ -49,7 +50,11 @@ def exposed(options: argparse.Namespace, pipeline: str) -> Iterator[None]:
     finally:
         if server:
             server.close()
-        if options.metrics_file:
-            write_textfile(pathlib.Path(options.metrics_file), folder)
-        if options.pushgateway:
-            push(options.pushgateway, pipeline, folder)
+        _leave(options, pipeline, folder)
+
+
+def _leave(options: argparse.Namespace, pipeline: str, folder: pathlib.Path | None) -> None:
+    if options.metrics_file:
+        write_textfile(pathlib.Path(options.metrics_file), folder)
+    if options.pushgateway:
+        push(options.pushgateway, pipeline, folder)

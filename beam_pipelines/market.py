@@ -50,12 +50,13 @@ from beam_pipelines.stream import (
     monitor_of,
     run_to_end,
     sinks_of,
-    suite_of,
+    streams_suite_of,
     write_dead_letters,
     write_quality,
 )
 from beam_pipelines.tick_files import check_file, raw_batches_from_file
 from beam_pipelines.transforms.advance import Semantics
+from beam_pipelines.transforms.batches import TICKS
 from beam_pipelines.transforms.closing_state import ClosingState
 from beam_pipelines.transforms.enrich import Enriched, EnrichTicks, Records
 from beam_pipelines.transforms.messages import anomaly_messages, processed_messages
@@ -245,7 +246,7 @@ def main(argv: Sequence[str]) -> int:
     prior = prior_of(options, sinks)
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
-    quality = QualityRules(suite_of(options, "market"), parse_calendars(options.calendars))
+    quality = QualityRules(streams_suite_of(options, "market", TICKS), parse_calendars(options.calendars))
     build(pipeline, source_of(options, sinks, prior), semantics, sinks, prior, quality)
     with exposed(options, "market"):
         return run_to_end(pipeline, "market", sinks, unbounded)

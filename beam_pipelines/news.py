@@ -41,10 +41,11 @@ from beam_pipelines.stream import (
     monitor_of,
     run_to_end,
     sinks_of,
-    suite_of,
+    streams_suite_of,
     write_dead_letters,
     write_quality,
 )
+from beam_pipelines.transforms.articles import ARTICLES
 from beam_pipelines.transforms.news import Reading, ScoreArticles, Scored, sentiment_messages
 from beam_pipelines.transforms.news_windows import CountNews
 from beam_pipelines.transforms.quality_minutes import JudgeMinutes
@@ -129,7 +130,7 @@ def main(argv: Sequence[str]) -> int:
     if options.input:
         check_articles(options.input)
     check_sinks(sinks, [] if options.input else [options.topic], [NEWS_SENTIMENT, NEWS_WINDOWS, DATA_QUALITY])
-    suite = suite_of(options, "news")
+    suite = streams_suite_of(options, "news", ARTICLES)
     unbounded = sinks.kafka is not None and not options.input and not options.bounded
     pipeline = new_pipeline(beam_options, unbounded)
     news = build(pipeline, _source_of(options, sinks), load, options.max_future_ms, sinks, unbounded, suite)

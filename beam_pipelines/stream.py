@@ -1,6 +1,7 @@
 """What the streams have in common: where records come from, where outputs go, and how a job is run to its end."""
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -26,6 +27,7 @@ from beam_pipelines.summary import counters_of, summary
 from beam_pipelines.transforms.dead_letters import to_messages
 from beam_pipelines.transforms.messages import quality_alerts
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor, Run
+from beam_pipelines.transforms.quality_kernels import unsupported
 from beam_pipelines.transforms.quality_suites import Suite, read_suites
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "monitor_of",
     "run_to_end",
     "sinks_of",
+    "streams_suite_of",
     "suite_of",
     "write_dead_letters",
     "write_quality",
@@ -215,6 +218,29 @@ def suite_of(options: argparse.Namespace, dataset: str) -> Suite:
       UsageError: if it, or another in the folder that the flag names, is none.
     """
     return read_suites(options.quality_suites)[dataset]
+
+
+def streams_suite_of(options: argparse.Namespace, dataset: str, schema: pa.Schema) -> Suite:
+    """The same, for a stream, which cannot judge by all that Great Expectations knows; tells what it leaves out.
+
+    Args:
+      options: with the flag.
+      dataset: whose suite.
+      schema: of its records.
+
+    Raises:
+      UsageError: as of `suite_of`, and if nothing would be left.
+    """
+    suite = suite_of(options, dataset)
+    left_out = unsupported(suite, schema)
+    if len(left_out) == len(json.loads(suite.expectations)):
+        raise UsageError(
+            f"--quality_suites: a stream can judge by no expectation of {dataset}.json ({', '.join(left_out)}): "
+            "add one about single values, or leave the flag off"
+        )
+    if left_out:
+        print(f"only the daily batch judges by these expectations of {dataset}.json: {', '.join(left_out)}")
+    return suite
 
 
 def write_quality(quality: beam.PCollection, sinks: Sinks) -> list[beam.PCollection]:

@@ -37,7 +37,7 @@ from beam_pipelines.transforms.quality_suites import (
 
 # great_expectations is imported where it is used: that takes seconds and 250 MB, which no job without it should pay.
 
-__all__ = ["Failure", "Quality", "Validation", "Window", "check", "data_docs", "validate"]
+__all__ = ["Validation", "check", "data_docs", "validate"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of an object that a message names: it differs from run to run
 _FORMAT = {

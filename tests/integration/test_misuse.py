@@ -100,6 +100,18 @@ def split(line: str) -> list[str]:
     return [word.replace("_space_", " ") for word in line.split()]
 
 
+WATCHED = [
+    ("--quality_topic=", "--quality_topic: is empty"),
+    ("--bootstrap_servers=h:1 --quality_topic=dead-letters", "--quality_topic=dead-letters is another flag's topic"),
+    (
+        "--quality_suites=none",
+        "/none has no file DATASET.json, such as market.json; give a folder of suites, or leave the flag off",
+    ),
+    ("--metrics_port=x", "--metrics_port: must be a whole number from 0 to 65535"),
+    ("--metrics_file=m.txt", "path=m.txt must end in .prom"),
+    ("--metrics_file=none/m.prom", "path=none/m.prom cannot be written"),
+    ("--pushgateway=127.0.0.1:1", "gateway=127.0.0.1:1 does not take metrics of job"),
+]
 MARKET_VALUES = [  # arguments, and what the sentence must say of them
     ("--ticks=x", "--ticks: must be a whole number from 1 to 10000000, not 'x'"),
     ("--ticks=0", "--ticks: must be a whole number"),
@@ -155,6 +167,12 @@ MARKET_VALUES = [  # arguments, and what the sentence must say of them
     ("--kafka_config=unknown.conf", "bootstrap_servers is empty: give host:port of a Kafka broker"),
     ("--topic=", "--topic: is empty"),
     ("--processed_topic=", "--processed_topic: is empty"),
+    *WATCHED,
+    ("--anomaly_topic=", "--anomaly_topic: is empty"),
+    ("--bootstrap_servers=h:1 --anomaly_topic=market-data-raw", "--anomaly_topic=market-data-raw is another flag's"),
+    ("--calendars x", "--calendars takes PATTERN=CALENDAR, such as '.*\\.L=XLON', not 'x'"),
+    ("--calendars A=XNONE", "--calendars has the calendar 'XNONE' in 'A=XNONE', which does not exist"),
+    ("--calendars (=XNYS", "--calendars has the pattern '(', which is no regular expression"),
     ("--dead_letter_topic=_space_", "--dead_letter_topic: is empty"),
     ("--bootstrap_servers=h:1 --processed_topic=market-data-raw", "--dead_letter_topic must differ"),
     ("--start=noon", "--start: position 'noon' is not understood: give earliest, latest, committed, a time"),
@@ -261,6 +279,7 @@ READING = [  # flags that the stream and the batch have in common
     ("--tickers=broken.json", "broken.json, line 1: is not JSON"),
 ]
 NEWS = [
+    *WATCHED,
     *READING,
     ("--input=", "--input: is empty"),
     ("--input=none.ndjson", "input file none.ndjson does not exist: correct the path"),
@@ -308,6 +327,7 @@ def test_news_refuses(refusal: Refusal, line: str, says: str) -> None:
 
 
 DAILY = [
+    ("--lake=x --quality_suites=none", "/none has no file DATASET.json"),
     *((f"--lake=x {line}", says) for line, says in READING),
     ("--lake=x --news_topic=", "--news_topic: is empty"),
     ("", "the following arguments are required: --lake (see --help)"),
@@ -413,6 +433,7 @@ def test_replay_refuses(refusal: Refusal, line: str, says: str) -> None:
 
 
 STACK = [
+    ("up --monitoring=x", "ignored explicit argument 'x'"),
     ("", "the following arguments are required: COMMAND (see --help)"),
     ("fly", "COMMAND: invalid choice: 'fly' (choose from"),
     *(

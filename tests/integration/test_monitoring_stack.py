@@ -240,7 +240,7 @@ def test_a_sink_that_stands_is_told_and_that_it_goes_on(stack: Stack) -> None:
 
 
 def test_a_symbol_that_falls_silent_is_told_and_that_it_is_back(stack: Stack) -> None:
-    """On a log of half an hour of a Tuesday's session, which is read in a moment."""
+    """On a log of an hour of a Tuesday's session, which is read in a moment."""
     ends, begin = stack.endpoints, 1_795_532_400_000  # 2026-11-24 15:00 UTC
     ensure_topic(KafkaConfig(ends.kafka), "silence", 1)
     flags = [*stream(ends), "--topic=silence", "--job_name=silence", "--max_future_ms=0"]
@@ -249,8 +249,8 @@ def test_a_symbol_that_falls_silent_is_told_and_that_it_is_back(stack: Stack) ->
         name = "pipeline_last_record_timestamp_seconds"
         eventually(lambda: not get(stack, "query", query=f'{name}{{topic="silence"}}')["result"], 120)
         assert "SymbolSilent" not in firing(stack)
-        both = [tick(symbol, begin + second * 1000) for second in range(60, 600) for symbol in ("AAPL", "MSFT")]
-        one = [tick("MSFT", begin + second * 1000) for second in range(600, 1_800)]
+        both = [tick(symbol, begin + second * 1000) for second in range(60, 2_400) for symbol in ("AAPL", "MSFT")]
+        one = [tick("MSFT", begin + second * 1000) for second in range(2_400, 3_600)]
         produce(stack, "silence", [*both, *one])
         assert_told(stack, {"SymbolSilent"})
         assert_over(stack, {"SymbolSilent"})

@@ -84,8 +84,9 @@ def test_chunks_are_days_compressed_after_a_week_and_dropped_after_two_years(dat
         "SELECT hypertable_name, coalesce(config ->> 'compress_after', config ->> 'drop_after') "
         "FROM timescaledb_information.jobs WHERE hypertable_name LIKE 'market%' ORDER BY 1, 2"
     ).fetchall()
-    assert days == [("market_bars_ts", "1 day"), ("market_data_ts", "1 day")]
-    assert policies == [(table, after) for table, _ in days for after in ("2 years", "7 days")]
+    assert days == [("market_anomalies_ts", "7 days"), ("market_bars_ts", "1 day"), ("market_data_ts", "1 day")]
+    assert policies[:2] == [("market_anomalies_ts", after) for after in ("2 years", "30 days")]
+    assert policies[2:] == [(table, after) for table, _ in days[1:] for after in ("2 years", "7 days")]
 
 
 @pytest.mark.parametrize("compressed", [False, True])
