@@ -156,3 +156,21 @@ def test_help_names_every_flag_from_anywhere(tmp_path: pathlib.Path, where: str)
     assert {flag for flag in parser.flags() if flag not in done.stdout} == set()
     for word in ("--runner", "FlinkRunner", "--flink_master", "--checkpointing_interval"):
         assert word in done.stdout
+
+
+def test_prometheus_beam_and_the_sinks_count_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    late = TICKS[0] | {"timestamp": TICKS[0]["timestamp"] + 270_000, "seq": 1000}  # its bar has closed when it comes
+    bad = [{"symbol": "V"}, {"symbol": "V", "timestamp": "noon", "price": 1, "volume": 1}]
+    records = [*TICKS, late, TICKS[-3], TICKS[-1], *bad, TICKS[0] | {"seq": 2000}]
+    pathlib.Path("ticks.ndjson").write_text("\n".join(map(json.dumps, records)))
+    shown = run(capsys, "--input=ticks.ndjson", "--bar_seconds=10", "--metrics_file=m.prom")
+    told = re.findall(r'_processed_total{pipeline="market",status="(\w+)".*} (\S+)', pathlib.Path("m.prom").read_text())
+    counts = {status: float(count) for status, count in told}
+    assert sum(counts.values()) == len(records) == int(shown["records read"])
+    assert counts["success"] == int(shown["enriched ticks"])
+    assert counts["duplicate"] == int(shown["duplicates, dropped"]) == 2
+    assert counts["dead_letter"] == int(shown["dead letters"]) == len(bad) + 1  # the last is too late
+    in_lake = ds.dataset("lake/market-data", partitioning="hive").count_rows()
+    assert in_lake == len(records) - len(bad)  # repeated and late ones too
+    dead = ds.dataset("lake/dead-letter", partitioning="hive").to_table(columns=["reason"])
+    assert dead.num_rows == counts["dead_letter"]

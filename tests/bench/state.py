@@ -25,6 +25,7 @@ class Size(NamedTuple):
 
     open: int
     history: int
+    usual: int
     seen: int
     windows: int
     identities: int
@@ -61,14 +62,19 @@ def sizes(symbols: int) -> Iterator[Size]:
         for ticks in minute_of(number, symbols):
             advance(state, ticks, SEMANTICS)
         state.seen.drain()
-        parts = (state.encode_open(), state.encode_history(), b"".join(state.encode_seen()))
+        parts = (
+            state.encode_open(),
+            state.encode_history(),
+            state.encode_usual(),
+            b"".join(state.encode_seen()),
+        )
         yield Size(*map(len, parts), len(state.windows), len(state.seen))
 
 
 def main() -> None:
     print("| part of the state | bytes a symbol, 500 symbols | 50,000 symbols |\n|---|--:|--:|")
     last_half = {symbols: list(sizes(symbols))[MINUTES // 2 :] for symbols in SYMBOLS}
-    for part in ("open", "history", "seen"):
+    for part in ("open", "history", "usual", "seen"):
         cells = []
         for symbols, found in last_half.items():
             values = [getattr(size, part) / symbols for size in found]

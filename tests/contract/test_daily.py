@@ -8,6 +8,7 @@ not set a price.
 import contextlib
 import datetime
 import itertools
+import pathlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -198,6 +199,22 @@ def staged(dsn: str) -> list[str]:
     """The tables in which new rows gather."""
     found = rows(dsn, "SELECT tablename FROM pg_tables WHERE tablename ~ '^(daily_)?market_.*_2026'")
     return [name for (name,) in found]
+
+
+def test_a_days_quality_is_a_row_and_a_page(streamed: tuple[str, str]) -> None:
+    day = DAYS[0]
+    for _ in range(2):  # a second run changes nothing
+        daily(streamed, f"--date={day}")
+    of_day = f"time >= '{day} 00:00Z' AND time < '{day + datetime.timedelta(days=1)} 00:00Z'"
+    ((ticks,),) = rows(streamed[1], f"SELECT count(*) FROM market_data_ts WHERE {of_day}")
+    found = rows(
+        streamed[1], "SELECT dataset, records, sampled, score, failures FROM data_quality_ts WHERE partition = -1"
+    )
+    ((dataset, records, sampled, score, failures),) = found
+    assert (dataset, records, sampled) == ("market", ticks, min(ticks, 10_000))
+    assert 0 < score < 1
+    page = pathlib.Path(streamed[0], f"data-quality/year={day:%Y}/month={day:%m}/day={day:%d}/market.html").read_text()
+    assert all(failure.split()[0] in page or "volume" in page for failure in failures)
 
 
 def test_several_days_go_on_where_they_were_stopped(
