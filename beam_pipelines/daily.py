@@ -22,6 +22,7 @@ from rich.progress import track
 from beam_pipelines import daily_market, daily_news
 from beam_pipelines.command_line import filled, today, utc_day
 from beam_pipelines.errors import UsageError, run_main, telling_mistakes
+from beam_pipelines.exposing import add_metrics_flags, exposed
 from beam_pipelines.io.lake import check_lake, has_day
 from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.objects import Objects, objects_in
@@ -33,6 +34,7 @@ from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.stream import add_quality_flag
 from beam_pipelines.summary import counters_of, daily_summary
+from beam_pipelines.transforms.monitor import PipelineMonitor
 
 __all__ = ["DATASETS", "Dataset", "Day", "add_flags", "main"]
 
@@ -85,15 +87,28 @@ def main(argv: Sequence[str]) -> int:
         check_timescale(dsn, [table for dataset in DATASETS for table in dataset.TABLES])
     lake, console = objects_in(options.lake), Console()
     present = [dataset for dataset in DATASETS if any(has_day(lake, dataset.LAYOUT, day) for day in days)]
-    for dataset in present or DATASETS[:1]:
-        remaining = _remaining(dataset, options, lake, days) if options.resume else days
-        for day in track(remaining, dataset.LAYOUT.dataset, console=Console(stderr=True), disable=len(remaining) < 2):
-            if len(days) > 1 and not has_day(lake, dataset.LAYOUT, day):
-                console.print(f"{day}: no {dataset.LAYOUT.dataset} in the lake")
-                continue
-            counters, seconds = _run(dataset.day_of(options, lake, day), dsn, copy.deepcopy(beam_options))
-            console.print(daily_summary(dataset.LAYOUT.dataset, counters, day, seconds))
+    with exposed(options, "daily"):
+        for dataset in present or DATASETS[:1]:
+            name, remaining = dataset.LAYOUT.dataset, _remaining(dataset, options, lake, days)
+            for day in track(remaining, name, console=Console(stderr=True), disable=len(remaining) < 2):
+                if len(days) > 1 and not has_day(lake, dataset.LAYOUT, day):
+                    console.print(f"{day}: no {name} in the lake")
+                    continue
+                counters, seconds = _run(dataset.day_of(options, lake, day), dsn, copy.deepcopy(beam_options))
+                _tell(name, counters, seconds)
+                console.print(daily_summary(name, counters, day, seconds))
     return 0
+
+
+def _tell(dataset: str, counters: Counter[tuple[str, str]], seconds: float) -> None:
+    """Takes down what a day's run has done, as Beam counted it."""
+    monitor = PipelineMonitor("daily")
+    monitor.record_processing_time(dataset, seconds)
+    for (namespace, status), count in counters.items():
+        if namespace == "daily":
+            monitor.record_messages(dataset, status, count)
+        elif namespace == "dead_letters":
+            monitor.record_dead_letters(status, count)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -108,6 +123,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     bad = "what a file in the lake that cannot be read does: end the run, or be named and counted (%(default)s)"
     flag("--on_bad_file", choices=("fail", "skip"), default="fail", help=bad)
     add_quality_flag(flag)
+    add_metrics_flags(flag)
     for dataset in DATASETS:
         dataset.add_flags(parser)
 
@@ -137,7 +153,9 @@ def _days_asked(options: argparse.Namespace) -> list[datetime.date]:
 def _remaining(
     dataset: Dataset, options: argparse.Namespace, lake: Objects, days: list[datetime.date]
 ) -> list[datetime.date]:
-    """The days after the last one that is done."""
+    """All days, or to go on with those after the last one that is done."""
+    if not options.resume:
+        return days
     done = [number for number, day in enumerate(days) if dataset.is_done(options, lake, day)]
     return days[max(done, default=-1) + 1 :]
 

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import itertools
 import pathlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -203,8 +204,10 @@ def staged(dsn: str) -> list[str]:
 
 def test_a_days_quality_is_a_row_and_a_page(streamed: tuple[str, str]) -> None:
     day = DAYS[0]
+    told, counts = pathlib.Path(streamed[0]).parent / "m.prom", []
     for _ in range(2):  # a second run changes nothing
-        daily(streamed, f"--date={day}")
+        daily(streamed, f"--date={day}", f"--metrics_file={told}")
+        counts += re.findall(r'{pipeline="daily",status="ticks",topic="market-data"} (\S+)', told.read_text())
     of_day = f"time >= '{day} 00:00Z' AND time < '{day + datetime.timedelta(days=1)} 00:00Z'"
     ((ticks,),) = rows(streamed[1], f"SELECT count(*) FROM market_data_ts WHERE {of_day}")
     found = rows(
@@ -212,6 +215,7 @@ def test_a_days_quality_is_a_row_and_a_page(streamed: tuple[str, str]) -> None:
     )
     ((dataset, records, sampled, score, failures),) = found
     assert (dataset, records, sampled) == ("market", ticks, min(ticks, 10_000))
+    assert float(counts[1]) - float(counts[0]) == ticks
     assert 0 < score < 1
     page = pathlib.Path(streamed[0], f"data-quality/year={day:%Y}/month={day:%m}/day={day:%d}/market.html").read_text()
     assert all(failure.split()[0] in page or "volume" in page for failure in failures)

@@ -327,6 +327,9 @@ def test_news_refuses(refusal: Refusal, line: str, says: str) -> None:
 
 
 DAILY = [
+    ("--lake=x --metrics_port=x", "--metrics_port: must be a whole number from 0 to 65535"),
+    ("--lake=x --metrics_file=m.txt", "path=m.txt must end in .prom"),
+    ("--lake=x --pushgateway=127.0.0.1:1", "gateway=127.0.0.1:1 does not take metrics of job 'daily'"),
     ("--lake=x --quality_suites=none", "/none has no file DATASET.json"),
     *((f"--lake=x {line}", says) for line, says in READING),
     ("--lake=x --news_topic=", "--news_topic: is empty"),
