@@ -31,7 +31,7 @@ from beam_pipelines.command_line import Parser, folder, today, whole
 from beam_pipelines.errors import run_main
 from beam_pipelines.faults import FAULTS, Schedule, strike
 from beam_pipelines.io.kafka import KafkaConfig
-from beam_pipelines.io.tables import MARKET_BARS, MARKET_DATA
+from beam_pipelines.io.tables import MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA
 from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.jobs import FlinkJob, JobError, launched
 from beam_pipelines.runners.local import Endpoints, Stack
@@ -41,7 +41,7 @@ from beam_pipelines.transforms.advance import Semantics
 
 __all__ = ["main"]
 
-RAW, PROCESSED, DEAD = "market-data-raw", "market-data-processed", "dead-letters"
+RAW, PROCESSED, DEAD, ANOMALIES = "market-data-raw", "market-data-processed", "dead-letters", "market-anomalies"
 MEANING = {  # short bars, so that a short session has some; short waits, because too late ticks are sent after them
     "bar_seconds": 5,
     "allowed_lateness_ms": 5_000,
@@ -403,6 +403,11 @@ def _account(sent: int, expected: ledger.Expected, ends: Endpoints, lake: str) -
         _Sink(
             f"table {MARKET_BARS.name}",
             _compared(expected.table_bars, ledger.rows_of_table(ends.postgres_dsn, MARKET_BARS)),
+        ),
+        _Sink(f"Kafka {ANOMALIES}", _compared(expected.alerts, ledger.alerts_of_topic(kafka, ANOMALIES))),
+        _Sink(
+            f"table {MARKET_ANOMALIES.name}",
+            _compared(expected.table_anomalies, ledger.rows_of_table(ends.postgres_dsn, MARKET_ANOMALIES)),
         ),
         _Sink(f"lake {lake}", _compared(expected.lake, ledger.rows_of_lake(lake))),
     ]

@@ -61,7 +61,7 @@ def test_a_bounded_run_gives_the_rows_of_both_days_in_one(lake):
     assert len(expected) > 1_000
 
     def equal_to_both_days(found: list[pa.RecordBatch]) -> None:
-        rows = {key: row for batch in found for key, row in ledger._table_rows(batch, ledger.MARKET_BARS)}
+        rows = {key: row for batch in found for key, row in ledger.table_rows(batch, ledger.MARKET_BARS)}
         assert bars(rows) == expected
 
     prior = find_closing_state(objects_in(lake), "2025-01-06", SEMANTICS.bar_ms)

@@ -99,7 +99,7 @@ def await_ticks(ends: Endpoints, running: FlinkJob, ticks: int, bars: str = "is_
 def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Load) -> Run:
     """The cost of all ticks that `load` holds back; it holds none back thereafter."""
     with psycopg.connect(ends.postgres_dsn, autocommit=True) as connection:
-        connection.execute("TRUNCATE market_bars_ts, market_data_ts")
+        connection.execute("TRUNCATE market_bars_ts, market_data_ts, market_anomalies_ts, data_quality_ts")
     with launched(job(ends, load, options), ends.flink_rest, load.topic, stack.state_dir / "job.log") as running:
         await_ticks(ends, running, load.warm, bars="true")  # provisional ones too: the warm part has come to rest
         threads = {server: threads_of(server) for server in (stack.task_manager, stack.worker_pool)}
