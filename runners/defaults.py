@@ -192,6 +192,10 @@ def _streaming_defaults(options: PipelineOptions) -> None:
     options.view_as(StandardOptions).streaming = True
     if tuning.checkpointing_interval is None:
         tuning.checkpointing_interval = 10_000
+    if tuning.min_pause_between_checkpoints is None:
+        # After a long checkpoint those that are due would follow at once; with several a second Flink 1.19 was seen to
+        # lose a task's answer ("Attempt to reference unknown state") and to wait for it until the timeout.
+        tuning.min_pause_between_checkpoints = 500
     embedded = options.view_as(FlinkRunnerOptions).flink_master in EMBEDDED
     if embedded and tuning.state_backend is None:  # a cluster has its own configuration
         tuning.state_backend = "rocksdb"

@@ -162,9 +162,10 @@ def test_prometheus_beam_and_the_sinks_count_the_same(capsys: pytest.CaptureFixt
     late = TICKS[0] | {"timestamp": TICKS[0]["timestamp"] + 270_000, "seq": 1000}  # its bar has closed when it comes
     bad = [{"symbol": "V"}, {"symbol": "V", "timestamp": "noon", "price": 1, "volume": 1}]
     records = [*TICKS, late, TICKS[-3], TICKS[-1], *bad, TICKS[0] | {"seq": 2000}]
-    pathlib.Path("ticks.ndjson").write_text("\n".join(map(json.dumps, records)))
-    shown = run(capsys, "--input=ticks.ndjson", "--bar_seconds=10", "--metrics_file=m.prom")
-    told = re.findall(r'_processed_total{pipeline="market",status="(\w+)".*} (\S+)', pathlib.Path("m.prom").read_text())
+    pathlib.Path("faults.ndjson").write_text("\n".join(map(json.dumps, records)))
+    shown = run(capsys, "--input=faults.ndjson", "--bar_seconds=10", "--metrics_file=m.prom")
+    mine = r'_processed_total{pipeline="market",status="(\w+)",topic="faults.ndjson"} (\S+)'
+    told = re.findall(mine, pathlib.Path("m.prom").read_text())
     counts = {status: float(count) for status, count in told}
     assert sum(counts.values()) == len(records) == int(shown["records read"])
     assert counts["success"] == int(shown["enriched ticks"])
