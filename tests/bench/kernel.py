@@ -138,7 +138,7 @@ def main() -> None:
         ("decode and validate, 1 % bad records", lambda: decode_all(bad), counts["1 % bad"]),
         ("advance: bars, indicators, duplicates", lambda: advance_all(decoded, States()), counts["clean"]),
         ("advance, 1 % late ticks", lambda: advance_all(decoded_late, States()), counts["1 % late"]),
-        ("the same without anomalies", lambda: without_anomalies(decoded), counts["clean"]),
+        ("advance, clean, without anomalies", lambda: without_anomalies(decoded), counts["clean"]),
         ("quality of minutes, and its state to bytes", lambda: judge(stepped), counts["clean"]),
         ("metrics", lambda: tell(clean), counts["clean"]),
         ("decode + advance + state to bytes", lambda: steps(clean, States()), counts["clean"]),
