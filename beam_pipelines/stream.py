@@ -1,8 +1,10 @@
 """What the streams have in common: where records come from, where outputs go, and how a job is run to its end."""
 
 import argparse
+import functools
 import json
 import os
+import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -217,7 +219,13 @@ def suite_of(options: argparse.Namespace, dataset: str) -> Suite:
     Raises:
       UsageError: if it, or another in the folder that the flag names, is none.
     """
-    return read_suites(options.quality_suites)[dataset]
+    return _suites(options.quality_suites)[dataset]
+
+
+@functools.cache
+def _suites(folder: pathlib.Path | None) -> dict[str, Suite]:
+    """Read once, however many datasets and days ask: Great Expectations checks every argument of a user's file."""
+    return read_suites(folder)
 
 
 def streams_suite_of(options: argparse.Namespace, dataset: str, schema: pa.Schema) -> Suite:

@@ -239,8 +239,9 @@ class Follower:
             if not tail.full:
                 break
         self._spent[partition] += time.monotonic_ns() - began
-        Metrics.gauge("kafka", f"lag_{self._topic}_{tail.partition}").set(tail.lag())
-        self._monitor.update_queue_depth(f"{self._topic}/{tail.partition}", tail.lag())
+        lag = tail.lag()
+        Metrics.gauge("kafka", f"lag_{self._topic}_{tail.partition}").set(lag)
+        self._monitor.update_queue_depth(f"{self._topic}/{tail.partition}", lag)
 
     def _heartbeat(self, tail: Tail) -> Iterator[pa.RecordBatch]:
         idle_ms = tail.idle_ms(self._pace.idle_ms)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from beam_pipelines.transforms.batches import DEAD_LETTERS, span_of, with_span
 
-__all__ = ["counted", "dead_letters", "to_messages"]
+__all__ = ["by_reason", "counted", "dead_letters", "to_messages"]
 
 
 def dead_letters(
@@ -68,6 +68,13 @@ def to_messages(dead_letters: pa.RecordBatch, pipeline: str) -> pa.RecordBatch:
 
 def counted(dead_letters: pa.RecordBatch) -> pa.RecordBatch:
     """The same DEAD_LETTERS batch; adds its rows to the counters `dead_letters:<reason>` of the running step."""
-    for count in pc.value_counts(dead_letters["reason"]).to_pylist():
-        Metrics.counter("dead_letters", count["values"]).inc(count["counts"])
+    for reason, count in by_reason(dead_letters).items():
+        Metrics.counter("dead_letters", reason).inc(count)
     return dead_letters
+
+
+def by_reason(dead_letters: pa.RecordBatch | None) -> dict[str, int]:
+    """How many of DEAD_LETTERS, or of a batch with their column `reason`, there are by reason; None: there are none."""
+    if dead_letters is None:
+        return {}
+    return {it["values"]: it["counts"] for it in pc.value_counts(dead_letters["reason"]).to_pylist()}

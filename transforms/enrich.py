@@ -29,7 +29,7 @@ from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, adva
 from beam_pipelines.transforms.batches import PLACE_CODER, TICKS, Place, Span, empty, span_of, to_bytes, with_span
 from beam_pipelines.transforms.closing_state import ClosingState, no_prior
 from beam_pipelines.transforms.copies import first_copies
-from beam_pipelines.transforms.dead_letters import counted, dead_letters
+from beam_pipelines.transforms.dead_letters import by_reason, counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
@@ -100,8 +100,7 @@ def _outcomes(
     records: int, advanced: Advanced, dead: pa.RecordBatch | None, dropped: Mapping[str, int]
 ) -> dict[str, int]:
     """How many records became what; `late` ones are among `success`."""
-    reasons = [] if dead is None else pc.value_counts(dead["reason"]).to_pylist()
-    lost = {f"{_DEAD}{it['values']}": it["counts"] for it in reasons}
+    lost = {f"{_DEAD}{reason}": count for reason, count in by_reason(dead).items()}
     success = records - sum(dropped.values()) - sum(lost.values())
     return {"success": success, "late": advanced.ticks["late"].true_count, **dropped, **lost}
 

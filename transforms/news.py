@@ -26,7 +26,7 @@ from beam_pipelines.transforms.articles import decode
 from beam_pipelines.transforms.batches import SCORED, span_of, with_span
 from beam_pipelines.transforms.categories import category_of_kinds, news_kinds
 from beam_pipelines.transforms.columns import to_list
-from beam_pipelines.transforms.dead_letters import counted
+from beam_pipelines.transforms.dead_letters import by_reason, counted
 from beam_pipelines.transforms.language import UNDETERMINED, language_of
 from beam_pipelines.transforms.messages import PIPELINE_VERSION
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
@@ -230,8 +230,8 @@ class _DecodeDoFn(beam.DoFn):
         self._monitor.record_messages(topic, "success", articles)
         self._monitor.record_messages(topic, "dead_letter", len(raw) - articles)
         self._monitor.update_last_record(topic, raw["timestamp"][-1].as_py() / 1000)
-        for it in [] if dead is None else pc.value_counts(dead["reason"]).to_pylist():
-            self._monitor.record_dead_letters(it["values"], it["counts"])
+        for reason, count in by_reason(dead).items():
+            self._monitor.record_dead_letters(reason, count)
 
 
 class _Reader(ModelHandler[pa.RecordBatch, pa.RecordBatch, Reading]):

@@ -5,7 +5,7 @@ however the records were batched, and made of samples of parts.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apache_beam as beam
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from beam_pipelines.transforms.batches import QUALITY, joined
 from beam_pipelines.transforms.quality import data_docs, validate
-from beam_pipelines.transforms.quality_minutes import judged
+from beam_pipelines.transforms.quality_minutes import row_of
 from beam_pipelines.transforms.quality_result import Window
 from beam_pipelines.transforms.quality_suites import Suite
 
@@ -102,13 +102,5 @@ def _judge_day(sample: Sampled, suite: Suite, window: Window) -> Iterator[DayQua
         return
     order = np.lexsort([sample.rows[name].to_numpy() for name in ("offset", "partition")])
     found = validate(suite, sample.rows.take(pa.array(order)), window)
-    row: dict[str, Any] = {
-        "dataset": suite.dataset,
-        "time": window.start,
-        "window_seconds": (window.end - window.start) // 1000,
-        "partition": -1,
-        "records": sample.records,
-        "incidents": [],
-        **judged(found.quality),
-    }
+    row = row_of(suite, window, -1, sample.records, found.quality)
     yield DayQuality(pa.RecordBatch.from_pylist([row], QUALITY), data_docs([found]))

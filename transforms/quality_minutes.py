@@ -37,7 +37,7 @@ from beam_pipelines.transforms.quality_suites import Suite
 from beam_pipelines.transforms.sessions import DEFAULT, Calendars
 from beam_pipelines.transforms.ticks import decode
 
-__all__ = ["SAMPLE", "JudgeMinutes", "Minute", "Minutes", "QualityRules", "Samples", "judged", "rows_of", "tell_scores"]
+__all__ = ["SAMPLE", "JudgeMinutes", "Minute", "Minutes", "QualityRules", "Samples", "row_of", "rows_of", "tell_scores"]
 
 SAMPLE = 1_000
 """Records of a minute that are judged, about."""
@@ -268,35 +268,34 @@ def rows_of(suite: Suite, partition: int, minutes: Sequence[Minute], checks: Ite
             failed.setdefault(check.window, []).append(check)
     known = {minute.start: minute for minute in minutes if minute.records}
     starts = sorted(known.keys() | failed.keys())
-    rows = [
-        {**_row(suite, known.get(start, Minute(start, 0, None)), failed.get(start, [])), "partition": partition}
-        for start in starts
-    ]
+    rows = []
+    for start in starts:
+        minute, window = known.get(start, Minute(start, 0, None)), Window(start, start + MINUTE_MS)
+        quality = None if minute.sample is None else judge(suite, minute.sample, window)
+        rows.append(row_of(suite, window, partition, minute.records, quality, failed.get(start, [])))
     return pa.RecordBatch.from_pylist(rows, QUALITY)
 
 
-def _row(suite: Suite, minute: Minute, failed: list[Check]) -> dict[str, Any]:
-    window = Window(minute.start, minute.start + MINUTE_MS)
-    quality = None if minute.sample is None else judge(suite, minute.sample, window)
+def row_of(
+    suite: Suite,
+    window: Window,
+    partition: int,
+    records: int,
+    quality: Quality | None,
+    failed: Iterable[Check] = (),
+) -> dict[str, Any]:
+    """A row of QUALITY; None: there was nothing to judge."""
     return {
         "dataset": suite.dataset,
-        "time": minute.start,
-        "window_seconds": MINUTE_MS // 1000,
-        "records": minute.records,
+        "time": window.start,
+        "window_seconds": (window.end - window.start) // 1000,
+        "partition": partition,
+        "records": records,
+        "sampled": quality.rows if quality else 0,
+        "score": quality.score if quality else None,
+        "expectations": quality.expectations if quality else 0,
+        "failures": list(_sentences(quality.failures)) if quality else [],
         "incidents": [f"{check.name}: {check.detail}" for check in failed],
-        **judged(quality),
-    }
-
-
-def judged(quality: Quality | None) -> dict[str, Any]:
-    """The fields of QUALITY that a suite gives."""
-    if quality is None:
-        return {"sampled": 0, "score": None, "expectations": 0, "failures": []}
-    return {
-        "sampled": quality.rows,
-        "score": quality.score,
-        "expectations": quality.expectations,
-        "failures": list(_sentences(quality.failures)),
     }
 
 

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 
-import pyarrow.compute as pc
-
 from beam_pipelines.transforms.completeness.checks import MINUTE_MS, Check
 from beam_pipelines.transforms.completeness.pieces import Piece
+from beam_pipelines.transforms.dead_letters import by_reason
 
 FEW = 5
 """Records of a kind that prove nothing, whatever their share of a quiet minute."""
@@ -33,8 +32,8 @@ class Counts:
         self.valid += len(piece.ticks)
         self.duplicates += len(piece.duplicates)
         self.late += len(piece.late)
-        for count in [] if piece.dead is None else pc.value_counts(piece.dead["reason"]).to_pylist():
-            self.dead[count["values"]] = self.dead.get(count["values"], 0) + count["counts"]
+        for reason, count in by_reason(piece.dead).items():
+            self.dead[reason] = self.dead.get(reason, 0) + count
 
     def checks(self, minute: int) -> list[Check]:
         """Judges the minute."""
