@@ -312,7 +312,7 @@ class _BoundedDriver(_Driver):
 
 def judge_step(minutes: Minutes, step: Step) -> pa.RecordBatch:
     """QUALITY of the minutes that a step ends."""
-    late = step.ticks.filter(step.ticks["late"])["offset"].to_numpy()
+    late = step.ticks["offset"].filter(step.ticks["late"]).to_numpy()
     return minutes.take(step.read, step.valid, step.dead_letters, step.repeated, late)
 
 
@@ -449,7 +449,7 @@ class _UnboundedDriver(_Driver):
         if self._quality is None:
             return None
         counts, held = parts.quality.read(), parts.held.read()
-        return Minutes.decode(counts, held, self._quality, partition, self._semantics.max_future_ms)
+        return Minutes.decode(counts, held, self._quality, partition)
 
     def _idle(self, known: _Known, heartbeat: pa.RecordBatch) -> Generator[beam.pvalue.TaggedOutput, None, _Known]:
         """Emits what would be closed by now had the log gone on, and passes the heartbeat to the lake."""

@@ -11,38 +11,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+import msgspec
 import numpy as np
 import pyarrow as pa
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.userstate import ReadModifyWriteRuntimeState, ReadModifyWriteStateSpec
 from numpy.typing import NDArray
 
-from beam_pipelines.transforms.batches import (
-    DEAD_LETTERS,
-    QUALITY,
-    RAW,
-    Span,
-    empty,
-    from_bytes,
-    joined,
-    span_of,
-    to_bytes,
-    with_span,
-)
-from beam_pipelines.transforms.completeness import CHECKS, MINUTE_MS, Check, Completeness, log_times
+from beam_pipelines.transforms.batches import QUALITY, TICKS, empty, from_bytes, joined, span_of, to_bytes
+from beam_pipelines.transforms.completeness import CHECKS, MINUTE_MS, Check, Completeness
+from beam_pipelines.transforms.completeness.pieces import LETTERS, OTHERS, TICK_COLUMNS, VALUES, Piece, offsets_of
+from beam_pipelines.transforms.completeness.schemas import first_of_each
 from beam_pipelines.transforms.monitor import PipelineMonitor
 from beam_pipelines.transforms.quality_kernels import judge
 from beam_pipelines.transforms.quality_result import Failure, Quality, Window
 from beam_pipelines.transforms.quality_suites import Suite
 from beam_pipelines.transforms.sessions import DEFAULT, Calendars
-from beam_pipelines.transforms.ticks import decode
 
 __all__ = ["SAMPLE", "JudgeMinutes", "Minute", "Minutes", "QualityRules", "Samples", "row_of", "rows_of", "tell_scores"]
 
 SAMPLE = 1_000
 """Records of a minute that are judged, about."""
 
-_HELD = 8_192  # records that wait to be counted
+_HELD = 32_768  # records that wait to be counted
 _MOST = 4 * SAMPLE  # where a minute has many more than the one before
 
 Ints = NDArray[np.int64]
@@ -70,6 +61,7 @@ class Samples:
         self.clock = -1  # Kafka time so far, ms
         self._every, self._records = 1, 0
         self._sample: list[pa.RecordBatch] = []
+        self._sampled = 0
 
     def take(self, rows: pa.RecordBatch, times: Ints, clock: int) -> list[Minute]:
         """Takes in the next valid records; gives the minutes that are over.
@@ -84,7 +76,8 @@ class Samples:
         for minute in np.unique(minutes).tolist():
             ended += self._moved(minute)
             first, last = np.searchsorted(minutes, [minute, minute + 1]).tolist()
-            self._add(rows.slice(first, last - first))
+            of_minute = rows.slice(first, last - first)
+            self.add(len(of_minute), self.chosen(of_minute))
         ended += self._moved(clock // MINUTE_MS)
         self.clock = clock
         return ended
@@ -95,16 +88,23 @@ class Samples:
             return []
         ended = [self.open()] if self._records else []
         if ended:
-            self._every, self._records, self._sample = max(1, self._records // SAMPLE), 0, []
+            self._every = max(1, self._records // SAMPLE)
+            self._records, self._sample, self._sampled = 0, [], 0
         self.clock = minute * MINUTE_MS
         return ended
 
-    def _add(self, rows: pa.RecordBatch) -> None:
-        self._records += len(rows)
-        room = _MOST - sum(map(len, self._sample))
+    def chosen(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Those of the next records of the open minute that the sample gains."""
+        room = _MOST - self._sampled
         chosen = np.flatnonzero(rows["offset"].to_numpy() % self._every == 0)[:room]
-        if len(chosen):
-            self._sample.append(rows.take(pa.array(chosen)).replace_schema_metadata(None))
+        return rows.take(pa.array(chosen)).replace_schema_metadata(None)
+
+    def add(self, records: int, sample: pa.RecordBatch) -> None:
+        """Takes in records of the open minute of which these were chosen."""
+        self._records += records
+        if len(sample):
+            self._sample.append(sample)
+            self._sampled += len(sample)
 
     def open(self) -> Minute:
         """The open minute as far as it has come."""
@@ -125,44 +125,44 @@ class Samples:
         marks = json.loads(whole.schema.metadata[b"state"])
         state.clock, state._every, state._records = marks["clock"], marks["every"], marks["records"]
         sample = whole["sample"][0].as_py()
-        state._sample = [] if sample is None else [from_bytes(sample)]
+        if sample is not None:
+            state.add(0, from_bytes(sample))
         return state
 
 
 class Held(NamedTuple):
-    """Records that are not counted yet."""
+    """Records of the open minute that are not counted yet, and the sample that they bring."""
 
-    raw: pa.RecordBatch  # RAW
-    ticks: pa.RecordBatch  # TICKS, the valid ones
-    dead: pa.RecordBatch  # offset and reason of those that could not be used or came too late
-    duplicates: Ints  # offsets
-    late: Ints  # offsets
-
-    @classmethod
-    def of(
-        cls, raw: pa.RecordBatch, ticks: pa.RecordBatch, dead: pa.RecordBatch | None, duplicates: Ints, late: Ints
-    ) -> "Held":
-        """What `Completeness.take` takes, without what it does not look at."""
-        letters = _NO_LETTERS if dead is None else dead.select(_NO_LETTERS.schema.names)
-        return cls(raw.select(RAW.names), ticks, letters.replace_schema_metadata(None), duplicates, late)
+    piece: Piece
+    sample: pa.RecordBatch  # TICKS
 
     def encode(self) -> bytes:
-        """All of it but the ticks, which are in the raw records."""
-        marks = {"duplicates": self.duplicates.tolist(), "late": self.late.tolist(), "dead": self.dead.to_pydict()}
-        return to_bytes(self.raw.replace_schema_metadata({"held": json.dumps(marks)}))
+        """All of it; what the sample has in common with the piece is written once."""
+        piece, sample = self
+        rows = np.searchsorted(offsets_of(piece.ticks), offsets_of(sample))
+        marks = {"duplicates": piece.duplicates.tolist(), "late": piece.late.tolist(), "rows": rows.tolist()}
+        marks |= {"others": piece.others.to_pydict(), "dead": piece.dead.to_pydict()}
+        parts = {"ticks": piece.ticks, "values": piece.values, "rest": sample.select(_REST)}
+        columns = {name: pa.array([to_bytes(part)], pa.binary()) for name, part in parts.items() if len(part)}
+        return to_bytes(pa.record_batch(columns).replace_schema_metadata({"held": msgspec.json.encode(marks)}))
 
     @classmethod
-    def decode(cls, encoded: bytes, max_future_ms: int) -> "Held":
+    def decode(cls, encoded: bytes) -> "Held":
         """What `encode` wrote."""
-        raw = from_bytes(encoded)
-        marks = json.loads(raw.schema.metadata[b"held"])
-        ticks = decode(with_span(raw, Span("", -1, 0, 0)), max_future_ms).ticks
-        dead = pa.RecordBatch.from_pydict(marks["dead"], _NO_LETTERS.schema)
+        whole = from_bytes(encoded)
+        marks = json.loads(whole.schema.metadata[b"held"])
+        parts = {name: from_bytes(column[0].as_py()) for name, column in zip(whole.schema.names, whole, strict=True)}
+        ticks, values = parts.get("ticks", _NO_TICKS.select(TICK_COLUMNS)), parts.get("values", empty(VALUES))
+        others, dead = (pa.RecordBatch.from_pydict(marks[it], of) for it, of in (("others", OTHERS), ("dead", LETTERS)))
         duplicates, late = (np.array(marks[name], np.int64) for name in ("duplicates", "late"))
-        return cls(raw.replace_schema_metadata(None), ticks, dead, duplicates, late)
+        common, rest = ticks.take(pa.array(marks["rows"], pa.int64())), parts.get("rest", _NO_TICKS)
+        sample = [(rest if name in _REST else common)[name] for name in TICKS.names]
+        piece = Piece(ticks, others, dead, duplicates, late, values)
+        return cls(piece, pa.RecordBatch.from_arrays(sample, schema=TICKS))
 
 
-_NO_LETTERS = empty(pa.schema([DEAD_LETTERS.field("offset"), DEAD_LETTERS.field("reason")]))
+_NO_TICKS = empty(TICKS)
+_REST = [name for name in TICKS.names if name not in TICK_COLUMNS]  # what only a sample has
 
 
 class Minutes:
@@ -180,58 +180,71 @@ class Minutes:
         self._told = -1  # the minute up to which `idle` has told; whoever begins anew tells it again
         self._samples, self._completeness = Samples(), Completeness(rules.calendars)
         self._held: list[Held] = []
-        self._waiting, self._clock = 0, -1  # records held, and Kafka time with them, ms
+        self._waiting = 0  # records that are held
+        self._valued = Counter[str]()  # those of them with their bytes, by source
         self._saved: int | None = 0  # how many of those held are durable; None: the counts are not
 
     def take(
         self, raw: pa.RecordBatch, ticks: pa.RecordBatch, dead: pa.RecordBatch | None, duplicates: Ints, late: Ints
     ) -> pa.RecordBatch:
-        """Takes in the next records, as `Completeness.take` does; gives QUALITY of the minutes that they end."""
-        before = self._clock // MINUTE_MS
-        self._hold(Held.of(raw, ticks, dead, duplicates, late))
-        if self._waiting >= _HELD or self._clock // MINUTE_MS > before:
-            return self._counted()
-        return empty(QUALITY)
+        """Takes in the next records, as `Piece.of` does; gives QUALITY of the minutes that they end."""
+        piece = Piece.of(raw, ticks, dead, duplicates, late)
+        offsets, times = piece.times()
+        clock = int(times.max(initial=self._samples.clock))
+        if clock // MINUTE_MS == self._samples.clock // MINUTE_MS and self._waiting + piece.records < _HELD:
+            self._hold(Held(self._lean(piece), self._samples.chosen(ticks)))
+            return empty(QUALITY)
+        times = np.maximum.accumulate(np.maximum(times, self._samples.clock))
+        ended = self._samples.take(ticks, times[np.searchsorted(offsets, offsets_of(ticks))], clock)
+        return rows_of(self._rules.suite, self._partition, ended, self._counted(piece))
+
+    def _lean(self, piece: Piece) -> Piece:
+        """The piece with the bytes of those records alone that may be looked at."""
+        wanted = self._completeness.wants_values
+        ticks = first_of_each(piece.ticks["source"], self._valued) if wanted else np.empty(0, np.int64)
+        if not len(ticks):
+            return piece._replace(values=piece.values.slice(0, 0))
+        rows = np.searchsorted(offsets_of(piece.values), offsets_of(piece.ticks)[ticks])
+        return piece._replace(values=piece.values.take(pa.array(rows)))
 
     def _hold(self, held: Held) -> None:
         self._held.append(held)
-        self._waiting += len(held.raw)
-        self._clock = max(self._clock, int(log_times(held.raw, held.ticks).max(initial=-1)))
+        self._waiting += held.piece.records
+        self._samples.add(len(held.piece.ticks), held.sample)
+        self._samples.clock = int(held.piece.times()[1].max(initial=self._samples.clock))
 
-    def _counted(self) -> pa.RecordBatch:
-        """Counts what is held; gives QUALITY of the minutes that are over."""
-        if not self._held:
-            return empty(QUALITY)
-        raw, ticks, dead = (joined([it[place] for it in self._held]) for place in range(3))
-        duplicates, late = (np.concatenate([it[place] for it in self._held]) for place in (3, 4))
+    def _counted(self, *more: Piece) -> list[Check]:
+        """Counts what is held, and more; gives the checks of the minutes that are over."""
+        pieces = [*(it.piece for it in self._held), *more]
+        if not pieces:
+            return []
         self._held, self._waiting, self._saved = [], 0, None
-        times = np.maximum.accumulate(np.maximum(log_times(raw, ticks), self._samples.clock))
-        at = np.searchsorted(raw["offset"].to_numpy(), ticks["offset"].to_numpy())
-        ended = self._samples.take(ticks, times[at], int(times.max(initial=self._samples.clock)))
-        checks = self._completeness.take(raw, ticks, dead, duplicates, late)
-        return rows_of(self._rules.suite, self._partition, ended, checks)
+        self._valued.clear()
+        return self._completeness.take(Piece.joined(pieces))
 
     def so_far(self) -> pa.RecordBatch:
-        """QUALITY of what is over, and of the open minute; what comes later takes the place of that."""
-        over = self._counted()
-        return joined([over, rows_of(self._rules.suite, self._partition, [self._samples.open()])])
+        """QUALITY of the open minute; what comes later takes its place."""
+        return rows_of(self._rules.suite, self._partition, [self._samples.open()])
 
     def idle(self, idle_ms: int) -> pa.RecordBatch:
         """QUALITY if nothing came for so long that the open minute is over; once for each minute that passes so."""
-        self._counted()  # no minute ends by it
         now = self._samples.clock + idle_ms
         if now // MINUTE_MS <= max(self._told, self._samples.clock // MINUTE_MS):
             return empty(QUALITY)
         self._told = now // MINUTE_MS
+        self._counted()  # no minute ends by it
         checks = self._completeness.idle(now)
         return rows_of(self._rules.suite, self._partition, [self._samples.open()], checks)
 
     def unsaved(self) -> tuple[bytes | None, list[bytes]]:
         """What has to be written down: all that is counted, or None if it is; and what is held beside it and new."""
-        counts = self.encode() if self._saved is None else None
-        held = [it.encode() for it in self._held[self._saved or 0 :]]
+        if self._saved is None:
+            self._counted()  # the sample has what is held, too
+            self._saved = 0
+            return self.encode(), []
+        held = [it.encode() for it in self._held[self._saved :]]
         self._saved = len(self._held)
-        return counts, held
+        return None, held
 
     def encode(self) -> bytes:
         """What is counted."""
@@ -239,23 +252,15 @@ class Minutes:
         return to_bytes(pa.record_batch({name: pa.array([part], pa.binary()) for name, part in parts.items()}))
 
     @classmethod
-    def decode(
-        cls,
-        counts: bytes | None,
-        held: Iterable[bytes],
-        rules: QualityRules,
-        partition: int,
-        max_future_ms: int,
-    ) -> "Minutes":
+    def decode(cls, counts: bytes | None, held: Iterable[bytes], rules: QualityRules, partition: int) -> "Minutes":
         """What `unsaved` gave: the last counts, None if there are none yet, and all that was held since."""
         state = cls(rules, partition)
         if counts is not None:
             parts = from_bytes(counts)
             state._samples = Samples.decode(parts["samples"][0].as_py())
             state._completeness = Completeness.decode(parts["completeness"][0].as_py(), rules.calendars)
-        state._clock = state._samples.clock
         for records in held:
-            state._hold(Held.decode(records, max_future_ms))
+            state._hold(Held.decode(records))
         state._saved = len(state._held)
         return state
 

@@ -16,6 +16,7 @@ from beam_pipelines.tick_files import raw_batches_from_file
 from beam_pipelines.transforms.batches import RAW, TICKS, Span, from_bytes, to_bytes, with_span
 from beam_pipelines.transforms.completeness import MINUTE_MS, Check, Completeness
 from beam_pipelines.transforms.completeness.clock_skew import ClockSkew, lag_of
+from beam_pipelines.transforms.completeness.pieces import Piece
 from beam_pipelines.transforms.completeness.schemas import MOST_FIELDS
 from beam_pipelines.transforms.completeness.state import MOST_SOURCES, MOST_SYMBOLS
 from beam_pipelines.transforms.completeness.volume import Level, Volume
@@ -57,7 +58,7 @@ def take(state: Completeness, records: Sequence[Record], first: int) -> list[Che
     dead = dead_letters(raw, *rejects) if len(rejects.rows) else None
     fates = np.array([r.fate for r in records], object)
     fates[rejects.rows] = ""
-    return state.take(raw, ticks, dead, offsets[fates == "duplicate"], offsets[fates == "late"])
+    return state.take(Piece.of(raw, ticks, dead, offsets[fates == "duplicate"], offsets[fates == "late"]))
 
 
 def checks_of(records: Sequence[Record], cuts: Iterable[int] = (), renew: bool = False) -> list[Check]:
@@ -95,7 +96,7 @@ def real_week(kept: Callable[[Any], Any] = lambda times: times >= 0) -> list[Che
             raw = raw.set_column(0, raw.schema.field(0), offsets)
             for name in ("offset", "seq"):
                 ticks = ticks.set_column(TICKS.get_field_index(name), TICKS.field(name), offsets)
-            checks += state.take(raw, ticks, None, none, none)
+            checks += state.take(Piece.of(raw, ticks, None, none, none))
             first += len(raw)
     return checks
 
@@ -573,8 +574,8 @@ def test_a_million_symbols_and_sources_leave_a_small_state_that_still_knows_the_
         rows = range(first, first + count)
         names = ["BTC-USD" if row % 1000 == 0 else f"S{row}" for row in rows]
         sources = ["good" if row % 1000 == 0 else f"source-{row}" for row in rows]
-        state.take(*distinct(first, count, names, sources), None, none, none)
-    state.take(*distinct(1_020_000, 1, ["ETH-USD"], ["new"]), None, none, none)
+        state.take(Piece.of(*distinct(first, count, names, sources), None, none, none))
+    state.take(Piece.of(*distinct(1_020_000, 1, ["ETH-USD"], ["new"]), None, none, none))
     assert "ETH-USD" in state._symbols.words()
     assert "new" in state._sources.words()
     assert state._symbols.minutes[state._symbols.words().index("BTC-USD")] > 10

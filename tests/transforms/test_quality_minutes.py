@@ -1,6 +1,7 @@
 """The quality of minutes and of days: functions of the log, however it was batched."""
 
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_pipelines.transforms import quality_day
+from beam_pipelines.transforms import quality_day, quality_minutes
 from beam_pipelines.transforms.advance import Semantics
 from beam_pipelines.transforms.batches import QUALITY, RAW, Span, with_span
 from beam_pipelines.transforms.completeness import CHECKS
@@ -55,7 +56,7 @@ def judged(raw: pa.RecordBatch, cuts: list[int], restart: bool = False) -> list[
         if restart:
             saved, new = minutes.unsaved()
             counts, held = (counts, [*held, *new]) if saved is None else (saved, new)
-            minutes = Minutes.decode(counts, held, RULES, 3, 60_000)
+            minutes = Minutes.decode(counts, held, RULES, 3)
     return rows + minutes.so_far().to_pylist()
 
 
@@ -66,6 +67,21 @@ def test_any_batching_judges_the_same(seed: int, cuts: list[int], restart: bool)
     whole = judged(raw, [])
     assert [row["time"] for row in whole] == [BEGIN + minute * 60_000 for minute in range(6)]
     assert judged(raw, sorted(cuts), restart) == whole
+
+
+@settings(max_examples=20)
+@given(cuts=st.lists(st.integers(0, 2_000), max_size=15), restart=st.booleans(), held=st.sampled_from([1, 50, 700]))
+def test_fields_that_are_new_are_told_however_records_are_held(cuts: list[int], restart: bool, held: int) -> None:
+    raw = log(4, minutes=16)
+    values = raw["value"].to_pylist()
+    values[1_600:] = [value.replace(b'"seq"', b'"note":1,"seq"') for value in values[1_600:]]
+    values = [value.replace(b'"source":"x"', b'"source":"y"') if at % 3 else value for at, value in enumerate(values)]
+    raw = raw.set_column(3, RAW.field("value"), pa.array(values, pa.binary()))
+    whole = judged(raw, [])
+    told = [incident for row in whole for incident in row["incidents"] if incident.startswith("schema")]
+    assert any("new field 'note'" in incident for incident in told)
+    with mock.patch.object(quality_minutes, "_HELD", held):
+        assert judged(raw, sorted(cuts), restart) == whole
 
 
 def test_a_minutes_row_says_what_is_wrong_with_its_records() -> None:

@@ -9,7 +9,6 @@ whatever the records say: numbers of symbols, sources and fields have limits, an
 """
 
 from beam_pipelines.transforms.completeness.checks import CHECKS, MINUTE_MS, Check
-from beam_pipelines.transforms.completeness.pieces import log_times
 from beam_pipelines.transforms.completeness.state import Completeness
 
-__all__ = ["CHECKS", "MINUTE_MS", "Check", "Completeness", "log_times"]
+__all__ = ["CHECKS", "MINUTE_MS", "Check", "Completeness"]

@@ -28,7 +28,7 @@ class Counts:
 
     def add(self, piece: Piece) -> None:
         """Takes in more records of the minute."""
-        self.records += len(piece.raw)
+        self.records += piece.records
         self.valid += len(piece.ticks)
         self.duplicates += len(piece.duplicates)
         self.late += len(piece.late)

@@ -1,5 +1,6 @@
 """Fields of raw records that are new, of another type, or gone."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,13 +95,18 @@ class Schemas:
         self._told: list[str] = []
         self._count = 0
 
+    @property
+    def wanting(self) -> bool:
+        """Whether the minute has not had its samples."""
+        return self._left > 0
+
     def add(self, piece: Piece, source: Ints, sources: Names) -> None:
         """Looks at some of the records if the minute has not had its samples."""
-        rows = self._rows(source, sources.words()) if self._left else []
+        rows = self._rows(source, sources.words()) if self.wanting else []
         if not rows:
             return
         offsets = offsets_of(piece.ticks)[[row for row, _ in rows]]
-        values = piece.raw["value"].take(pa.array(np.searchsorted(offsets_of(piece.raw), offsets)))
+        values = piece.values["value"].take(pa.array(np.searchsorted(offsets_of(piece.values), offsets)))
         for value, (_, name) in zip(to_list(values), rows, strict=True):
             self._learn(name, value)
 
@@ -157,3 +163,21 @@ class Schemas:
             name: _Schema(samples, {at: _Field(*values) for at, values in fields.items()})
             for name, (samples, fields) in state["known"].items()
         }
+
+
+def first_of_each(source: pa.DictionaryArray, seen: Counter[str]) -> Ints:
+    """The rows of the first SAMPLES ticks of each source.
+
+    Args:
+      source: of each tick, [n].
+      seen: how many of each came before; those found are added.
+    """
+    names = to_list(source.dictionary)
+    found: list[Ints] = [np.empty(0, np.int64)]
+    if all(seen[name] >= SAMPLES for name in names):
+        return found[0]
+    places = source.indices.to_numpy()
+    for at in np.unique(places).tolist():
+        found.append(np.flatnonzero(places == at)[: SAMPLES - seen[names[at]]])
+        seen[names[at]] += len(found[-1])
+    return np.sort(np.concatenate(found))

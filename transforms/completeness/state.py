@@ -13,7 +13,7 @@ from beam_pipelines.transforms.completeness.checks import MINUTE_MS, Check
 from beam_pipelines.transforms.completeness.clock_skew import ClockSkew
 from beam_pipelines.transforms.completeness.counts import Counts
 from beam_pipelines.transforms.completeness.names import Names
-from beam_pipelines.transforms.completeness.pieces import Piece, by_minute, log_times
+from beam_pipelines.transforms.completeness.pieces import Piece
 from beam_pipelines.transforms.completeness.schemas import Schemas
 from beam_pipelines.transforms.completeness.sequences import Sequences
 from beam_pipelines.transforms.completeness.silence import Silence
@@ -44,26 +44,21 @@ class Completeness:
         self._sequences, self._skew, self._schemas = Sequences(), ClockSkew(), Schemas()
         self._silence = Silence(calendars)
 
-    def take(
-        self, raw: pa.RecordBatch, ticks: pa.RecordBatch, dead: pa.RecordBatch | None, duplicates: Ints, late: Ints
-    ) -> list[Check]:
-        """Takes in the next records of the partition; gives the checks of the minutes that they end.
-
-        Args:
-          raw: RAW, in offset order.
-          ticks: TICKS, all valid ones among them, repeated and late ones too.
-          dead: DEAD_LETTERS, those of them that could not be used or came too late; None: there are none.
-          duplicates: offsets of the ticks that repeat an earlier one, ascending.
-          late: offsets of the ticks that came after their bar had closed, but not too late, ascending.
-        """
+    def take(self, taken: Piece) -> list[Check]:
+        """Takes in the next records of the partition; gives the checks of the minutes that they end."""
         checks: list[Check] = []
-        for minute, piece in by_minute(raw, ticks, dead, duplicates, late, self.clock):
+        for minute, piece in taken.by_minute(self.clock):
             if 0 <= self._minute < minute:
                 checks += self._close(minute)
             self.clock = max(self.clock, minute * MINUTE_MS)
             self._add(piece)
-        self.clock = int(log_times(raw, ticks).max(initial=self.clock))
+        self.clock = int(taken.times()[1].max(initial=self.clock))
         return checks
+
+    @property
+    def wants_values(self) -> bool:
+        """Whether the bytes of more records of the open minute are looked at."""
+        return self._schemas.wanting
 
     def idle(self, now: int) -> list[Check]:
         """The checks of silence and volume of the last minute that is over, if nothing comes by `now`; changes nothing.
