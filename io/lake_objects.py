@@ -31,6 +31,7 @@ from beam_pipelines.transforms.articles import ARTICLES
 from beam_pipelines.transforms.batches import DEAD_LETTERS, TICKS, Span, span_of
 
 __all__ = [
+    "ASCENDING",
     "DEAD_LETTER_DATA",
     "JSON_LINES",
     "MARKET_DATA",
@@ -51,7 +52,7 @@ __all__ = [
 
 ROW_GROUP = 131_072
 """Rows that query engines read in parallel."""
-_ASCENDING = {"timestamp", "time", "log_time", "seq", "offset"}
+ASCENDING = {"timestamp", "time", "log_time", "seq", "offset"}
 """Columns whose values nearly all differ, and little from the one before: as differences, objects are half as large."""
 PARQUET, JSON_LINES = "parquet", "json.gz"
 _HOUR_MS = 3_600_000
@@ -343,8 +344,8 @@ def as_parquet(tables: Iterable[pa.Table], compression: str, order: tuple[str, .
         sink,
         first.schema,
         compression=compression,
-        use_dictionary=[name for name in first.schema.names if name not in _ASCENDING],
-        column_encoding={name: "DELTA_BINARY_PACKED" for name in first.schema.names if name in _ASCENDING},
+        use_dictionary=[name for name in first.schema.names if name not in ASCENDING],
+        column_encoding={name: "DELTA_BINARY_PACKED" for name in first.schema.names if name in ASCENDING},
         sorting_columns=sorting,
         write_page_index=bool(order),
     ) as writer:

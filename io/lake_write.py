@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
@@ -25,6 +26,7 @@ from apache_beam.transforms.userstate import (
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_pipelines.io.lake_objects import (
+    ASCENDING,
     DEAD_LETTER_DATA,
     MARKET_DATA,
     Group,
@@ -37,9 +39,10 @@ from beam_pipelines.io.lake_objects import (
     write_refused,
 )
 from beam_pipelines.io.objects import Objects, objects_in
-from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
+from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of, to_fewer_bytes
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
+from beam_pipelines.transforms.packing import Packed, pack, unpack
 
 __all__ = ["WriteDeadLettersToLake", "WriteRefusedToLake", "WriteToLake", "check_lake"]
 
@@ -118,15 +121,40 @@ def _write_whole(
 
 
 class _HeldCoder(ArrowCoder):
-    """Compresses large batches, to a third: they are checkpointed, and the runner reads a bag in one piece."""
+    """Packs and compresses large batches, to a fourth: they are checkpointed, and a bag is read in one piece."""
 
     def encode(self, value: pa.RecordBatch) -> bytes:
         if len(value) < _WORTH_COMPRESSING:
             return super().encode(value)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, value.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-            writer.write_batch(value)
-        return sink.getvalue().to_pybytes()
+        return to_fewer_bytes(_packed(value))
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        return _unpacked(super().decode(encoded))
+
+
+_STEPS = "steps"
+
+
+def _packed(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows whose ascending columns are the steps between their numbers."""
+    marks = {}
+    for at, field in enumerate(rows.schema):
+        if field.name in ASCENDING and field.type == pa.int64() and not rows[at].null_count:
+            numbers = rows[at].to_numpy()
+            steps = pack(np.diff(numbers, prepend=numbers[:1]))
+            marks[field.name] = [int(numbers[0]), steps.least]
+            rows = rows.set_column(at, field.with_type(pa.from_numpy_dtype(steps.more.dtype)), pa.array(steps.more))
+    return rows.replace_schema_metadata({**(rows.schema.metadata or {}), _STEPS: json.dumps(marks)})
+
+
+def _unpacked(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """What `_packed` was given."""
+    metadata = dict(rows.schema.metadata or {})
+    for name, (first, least) in json.loads(metadata.pop(_STEPS.encode(), b"{}")).items():
+        at = rows.schema.get_field_index(name)
+        numbers = np.cumsum(unpack(Packed(rows[at].to_numpy(), least))) + first
+        rows = rows.set_column(at, rows.schema.field(at).with_type(pa.int64()), pa.array(numbers))
+    return rows.replace_schema_metadata(metadata or None)
 
 
 class _OpenObjectsDoFn(beam.DoFn):

@@ -7,11 +7,13 @@ a hash, and every hit is compared in full.
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_pipelines.transforms.bars import by_symbol
+from beam_pipelines.transforms.packing import Packed, pack, unpack
 
 __all__ = ["Identities", "Seen"]
 
@@ -51,13 +53,18 @@ class Identities:
         return np.logical_and.reduce([mine == its for mine, its in pairs])
 
     def to_batch(self) -> pa.RecordBatch:
-        """As Arrow columns."""
-        return pa.record_batch({name: pa.array(values) for name, values in vars(self).items()})
+        """As Arrow columns, packed: seven bytes a tick for thirty-two."""
+        packed = {name: pack(values) for name, values in vars(self).items()}
+        least = msgspec.json.encode({name: it.least for name, it in packed.items()})
+        columns = {name: pa.array(it.more) for name, it in packed.items()}
+        return pa.record_batch(columns).replace_schema_metadata({"least": least})
 
     @classmethod
     def from_batch(cls, batch: pa.RecordBatch) -> "Identities":
-        """What `to_batch` wrote."""
-        return cls(*(column.to_numpy() for column in batch.columns))
+        """What `to_batch` wrote; columns without a least value are whole, as older versions wrote them."""
+        least = msgspec.json.decode((batch.schema.metadata or {}).get(b"least", b"{}"))
+        columns = zip(batch.schema.names, batch.columns, strict=True)
+        return cls(*(unpack(Packed(column.to_numpy(), least.get(name, 0))) for name, column in columns))
 
 
 class _Chunk:

@@ -18,7 +18,16 @@ from apache_beam.coders import BytesCoder
 from apache_beam.transforms.userstate import ReadModifyWriteRuntimeState, ReadModifyWriteStateSpec
 from numpy.typing import NDArray
 
-from beam_pipelines.transforms.batches import QUALITY, TICKS, empty, from_bytes, joined, span_of, to_bytes
+from beam_pipelines.transforms.batches import (
+    QUALITY,
+    TICKS,
+    empty,
+    from_bytes,
+    joined,
+    span_of,
+    to_bytes,
+    to_fewer_bytes,
+)
 from beam_pipelines.transforms.completeness import CHECKS, MINUTE_MS, Check, Completeness
 from beam_pipelines.transforms.completeness.pieces import LETTERS, OTHERS, TICK_COLUMNS, VALUES, Piece, offsets_of
 from beam_pipelines.transforms.completeness.schemas import first_of_each
@@ -115,7 +124,7 @@ class Samples:
         """The whole state; `decode` makes it again."""
         sample = self.open().sample
         marks = json.dumps({"clock": self.clock, "every": self._every, "records": self._records})
-        columns = {"sample": pa.array([None if sample is None else to_bytes(sample)], pa.binary())}
+        columns = {"sample": pa.array([None if sample is None else to_fewer_bytes(sample)], pa.binary())}
         return to_bytes(pa.record_batch(columns).replace_schema_metadata({"state": marks}))
 
     @classmethod

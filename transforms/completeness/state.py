@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beam_pipelines.transforms.batches import from_bytes, to_bytes
+from beam_pipelines.transforms.batches import from_bytes, to_bytes, to_fewer_bytes
 from beam_pipelines.transforms.completeness.checks import MINUTE_MS, Check
 from beam_pipelines.transforms.completeness.clock_skew import ClockSkew
 from beam_pipelines.transforms.completeness.counts import Counts
@@ -144,7 +144,7 @@ class Completeness:
             "pairs": pa.record_batch(self._sequences.to_columns()),
             "levels": pa.record_batch({"level": self._volume.levels.ravel()}),
         }
-        columns = {name: pa.array([to_bytes(part)], pa.binary()) for name, part in parts.items()}
+        columns = {name: pa.array([to_fewer_bytes(part)], pa.binary()) for name, part in parts.items()}
         return to_bytes(pa.record_batch(columns).replace_schema_metadata({"state": msgspec.json.encode(scalars)}))
 
     @classmethod
