@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 help:
 	@echo "make demo    real ticks through Kafka, Flink, PostgreSQL and an S3 lake on this machine, checked at the end"
 	@echo "make test    all tests, on real servers"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy, and whether the templates are up to date"
 	@echo "make bench   the numbers of BENCHMARKS.md"
 	@echo "make clean   removes what was built in the checkout"
 
@@ -37,6 +37,7 @@ lint: $(READY)
 	@rm -rf $(PACKAGES) && mkdir -p $(PACKAGES)
 	@ln -s $(CURDIR)/beam_pipelines/* $(CURDIR)/transforms $(CURDIR)/io $(CURDIR)/runners $(CURDIR)/sql $(CURDIR)/infra $(PACKAGES)/
 	@$(BIN)/mypy
+	@$(BIN)/python -m beam_pipelines.launching.generate --check
 
 format: $(READY)
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

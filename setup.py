@@ -54,6 +54,7 @@ EXTRAS = {
         "tokenizers>=0.20",
         "datasketch>=2,<3",  # the oracle for MinHash; too much for the package, because it needs SciPy
         "hypothesis>=6.100",
+        "jsonschema>=4.18",  # templates are held against the API's own schema
         "mypy>=1.13",
         "orjson>=3.10",  # this and polars: a test runs the scripts that the stream is measured beside
         "pandas>=2.2",  # the tests put outputs side by side in frames
@@ -89,7 +90,7 @@ setup(
         "beam_pipelines": ["py.typed", "*.ndjson"],
         "beam_pipelines.transforms": ["data/*", "data/quality/*"],
         "beam_pipelines.sql": ["*.sql", "timescale/*.sql"],
-        "beam_pipelines.infra": ["monitoring/*.yml", "grafana/*.json"],
+        "beam_pipelines.infra": ["monitoring/*.yml", "grafana/*.json", "templates/*.json", "templates/*.md"],
         "beam_pipelines.runners": ["poms/*.xml", "*.mjs", "*.yml"],
     },
     install_requires=CORE,

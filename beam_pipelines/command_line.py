@@ -5,19 +5,72 @@ an overflow in a worker.
 """
 
 import argparse
+import dataclasses
 import datetime
 import difflib
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from beam_pipelines.errors import UsageError
 
-__all__ = ["WEEK_MS", "Parser", "filled", "folder", "share", "today", "unknown_flag", "utc_day", "whole"]
+__all__ = [
+    "DAY",
+    "WEEK_MS",
+    "Kind",
+    "Parser",
+    "file",
+    "filled",
+    "filled_as",
+    "folder",
+    "share",
+    "today",
+    "topic_named",
+    "topic_read",
+    "topic_written",
+    "unknown_flag",
+    "utc_day",
+    "whole",
+]
 
 WEEK_MS = 7 * 86_400_000
 """What any length of event or wall time is well below, ms."""
+
+DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+"""The form of a day, as a regular expression."""
+
+Value = TypeVar("Value", covariant=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind(Generic[Value]):
+    """The type of a flag: what it makes of a text, and how it is described to those who do not see the flag.
+
+    Attributes:
+      parse: gives the value, or raises ValueError; or ArgumentTypeError or UsageError with words of its own.
+      must: what a value must look like, in words that go on from "must be".
+      pattern: the same as a regular expression for the whole text, as RE2 and Python's `re` take it.
+      good: texts that it takes.
+      bad: texts that it refuses, by their form.
+      param_type: its ParameterType in a template.
+      secret: whether a value must not be shown.
+    """
+
+    parse: Callable[[str], Value]
+    must: str
+    pattern: str
+    good: tuple[str, ...]
+    bad: tuple[str, ...]
+    param_type: str = "TEXT"
+    secret: bool = False
+
+    def __call__(self, text: str) -> Value:
+        """The value, as argparse asks for it."""
+        try:
+            return self.parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {self.must}, not {text!r}") from None
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,45 +108,68 @@ def unknown_flag(argument: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown flag or argument {flag}: {f'did you mean {near[0]}?' if near else 'see --help'}")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """The type of a flag that takes a whole number within these bounds."""
+def whole(least: int, most: int) -> Kind[int]:
+    """Takes a whole number within these bounds."""
 
     def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
+        number = int(text)
         if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
+            raise ValueError
         return number
 
-    return parse
+    digits = f"[0-9]{{1,{len(str(most))}}}"
+    must = f"a whole number from {least} to {most}"
+    return Kind(parse, must, digits, (str(least), str(most)), ("", "x", "1.5", "-1", f"{most}0"), "NUMBER")
 
 
-def share(text: str) -> float:
-    """The type of a flag that takes a part of the whole."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
+def _share(text: str) -> float:
+    number = float(text)
     if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be a share between 0 and 1, not {text!r}")
+        raise ValueError
     return number
 
 
-def filled(text: str) -> str:
-    """The type of a flag that takes a text; a shell makes an empty one of a variable that is not set."""
+share = Kind(_share, "a share between 0 and 1", r"0|1|0?\.[0-9]+|[01]\.0*", ("0", "0.25", "1"), ("", "x", "1.5", "-1"))
+"""Takes a part of the whole."""
+
+
+def _filled(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError(f"is empty ({text!r}): give a value or leave the flag out")
     return text
 
 
-def utc_day(text: str, cure: str = "give one as 2026-11-20") -> datetime.date:
-    """The type of a flag that takes a day of UTC; `cure` is what it tells who gives something else."""
-    try:
-        return datetime.date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day: {cure}") from None
+filled = Kind(_filled, "a text that is not empty", r".*\S.*", ("x", "two words"), ("", " "))
+"""Takes a text; a shell makes an empty one of a variable that is not set."""
+
+
+def filled_as(must: str, pattern: str, *good: str) -> Kind[str]:
+    """Takes a text as `filled` does; templates ask for its form, which else only what reads it looks at."""
+    return Kind(_filled, must, pattern, good, ("", " "))
+
+
+file = filled_as("the path of a file", r".*\S.*", "file.csv", "/folder/a file.zip")
+"""Takes the path of a file, which whoever reads it looks for."""
+topic_named = filled_as(
+    "a topic's name of at most 249 letters, digits, '.', '_' and '-'", "[a-zA-Z0-9._-]{1,249}", "ticks", "a.b_c-1"
+)
+"""Takes the name of a topic of Kafka, as those for one that is read or written do."""
+topic_read = dataclasses.replace(topic_named, param_type="KAFKA_READ_TOPIC")
+topic_written = dataclasses.replace(topic_named, param_type="KAFKA_WRITE_TOPIC")
+
+
+def utc_day(cure: str = "give one as 2026-11-20") -> Kind[datetime.date]:
+    """Takes a day of UTC; `cure` is what it tells who gives something else."""
+
+    def parse(text: str) -> datetime.date:
+        try:
+            return datetime.date.fromisoformat(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no day: {cure}") from None
+
+    return Kind(
+        parse, "a day of UTC, such as 2024-01-31", DAY, ("2024-01-31", "2024-02-29"), ("", "yesterday", "31.1.2024")
+    )
 
 
 def today() -> datetime.date:
@@ -101,10 +177,13 @@ def today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
 
 
-def folder(text: str) -> pathlib.Path:
-    """The type of a flag that takes a folder, which need not be there yet."""
+def _folder(text: str) -> pathlib.Path:
     path = pathlib.Path(filled(text)).absolute()
     nearest = next(it for it in (path, *path.parents) if it.exists())
     if not nearest.is_dir():
         raise argparse.ArgumentTypeError(f"{text} cannot be a folder, because {nearest} is a file: choose another")
     return path
+
+
+folder = Kind(_folder, "the path of a folder", r".*\S.*", ("folder", "/folder/inner"), ("", " "))
+"""Takes a folder, which need not be there yet."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_pipelines.command_line import WEEK_MS, filled, today, utc_day, whole
+from beam_pipelines.command_line import WEEK_MS, Kind, today, topic_named, utc_day, whole
 from beam_pipelines.daily_quality import ReportQuality
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake import (
@@ -144,18 +144,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     live = "the rows as the stream gave them: with its options, of all symbols, into its tables alone"
     flag("--as_live", action="store_true", help=live)
     start = "the day whose state the stream began with, its --start_state; for --as_live"
-    began = partial(utc_day, cure="give the one that the stream began with")
-    flag("--start_state", type=began, help=start)
-    flag("--symbols", type=_symbols, help="only these, A,B,C (all); the day's closing state is then not written")
-    flag("--topic", type=filled, help="whose ticks, where the lake has those of several")
+    flag("--start_state", type=utc_day("give the one that the stream began with"), help=start)
+    some = "only these symbols, A,B,C (all); the day's closing state is then not written"
+    flag("--symbols", type=_SYMBOLS, help=some)
+    flag("--topic", type=topic_named, help="topic whose ticks count, where the lake has those of several")
     warm = "days of ticks to begin with where the day before left no closing state (%(default)s)"
     flag("--warmup_days", type=whole(0, 366), default=1, help=warm)
-    flag("--bar_seconds", type=whole(1, WEEK_MS // 1000), default=60, help="length of a bar (%(default)s)")
-    late = "the stream's bound on disorder, by which late ticks are told (%(default)s)"
+    flag("--bar_seconds", type=whole(1, WEEK_MS // 1000), default=60, help="length of a bar, s (%(default)s)")
+    late = "the stream's bound on disorder, ms, by which late ticks are told (%(default)s)"
     flag("--out_of_orderness_ms", type=whole(0, WEEK_MS), default=1_000, help=late)
-    allowed = "what the stream was given; for --as_live (%(default)s)"
+    allowed = "what the stream was given, ms; for --as_live (%(default)s)"
     flag("--allowed_lateness_ms", type=whole(1, WEEK_MS), default=60_000, help=allowed)
-    dedup = "more than 0: of ticks with one identity the first counts, --as_live: within; 0: all (%(default)s)"
+    dedup = "0: all ticks count; more: of repeated ones the first, with --as_live within so many ms (%(default)s)"
     flag("--dedup_ms", type=whole(0, WEEK_MS), default=60_000, help=dedup)
 
 
@@ -164,6 +164,12 @@ def _symbols(text: str) -> tuple[str, ...]:
     if "" in symbols:
         raise argparse.ArgumentTypeError(f"{text!r} names an empty symbol: give them as A,B,C")
     return symbols
+
+
+_SYMBOL = r" *[^\s,]([^,]*[^\s,])? *"
+_SYMBOLS = Kind(
+    _symbols, "symbols as A,B,C", f"{_SYMBOL}(,{_SYMBOL})*", ("AAPL", "AAPL, BRK.B,BTC-USD"), ("", " ", "A,,B", "A,")
+)
 
 
 def check(options: argparse.Namespace) -> None:

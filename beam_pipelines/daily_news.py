@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.metrics import Metrics
 
-from beam_pipelines.command_line import filled
+from beam_pipelines.command_line import topic_named
 from beam_pipelines.daily_quality import ReportQuality
 from beam_pipelines.io.lake import LakeStretch, ReadFromLake, WriteRefusedToLake, check_day
 from beam_pipelines.io.lake_objects import NEWS_DATA
@@ -103,7 +103,7 @@ def _mark(_: bytes, lake: Objects, day: datetime.date, *_after: Iterable[object]
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """What the rows of the news depend on."""
     flag = parser.add_argument_group("news").add_argument
-    flag("--news_topic", type=filled, help="whose articles, where the lake has those of several")
+    flag("--news_topic", type=topic_named, help="topic whose articles count, where the lake has those of several")
     add_reading_flags(flag)
 
 

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines.command_line import WEEK_MS, filled, utc_day, whole
+from beam_pipelines.command_line import DAY, WEEK_MS, Kind, file, topic_written, utc_day, whole
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.exposing import exposed
 from beam_pipelines.io.kafka import (
@@ -42,12 +43,18 @@ from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.sending import ensure_topic
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.stream import (
+    Check,
+    Prepared,
     ReadBatches,
     Sinks,
     add_sink_flags,
     add_topic_flags,
-    check_sinks,
+    check_of_runner,
+    checks_of_metrics,
+    checks_of_sinks,
+    has_no_end,
     monitor_of,
+    nobody,
     run_to_end,
     sinks_of,
     streams_suite_of,
@@ -63,7 +70,7 @@ from beam_pipelines.transforms.messages import anomaly_messages, processed_messa
 from beam_pipelines.transforms.quality_minutes import QualityRules
 from beam_pipelines.transforms.sessions import parse_calendars
 
-__all__ = ["Sinks", "Source", "add_flags", "build", "main"]
+__all__ = ["FIXED", "Sinks", "Source", "add_flags", "build", "checks_of", "main", "pipeline_of"]
 
 Prior = StoredState[ClosingState] | None
 """What a log begins with."""
@@ -71,8 +78,36 @@ Prior = StoredState[ClosingState] | None
 PARTITIONS = 4  # of files and simulated sessions
 
 
-def _start_state(text: str) -> str:
-    return text if text == LATEST else str(utc_day(text, f"give one as 2024-01-31, or {LATEST}"))
+_day = utc_day(f"give one as 2024-01-31, or {LATEST}")
+_START_STATE = Kind(
+    lambda text: text if text == LATEST else str(_day(text)),
+    f"a day of UTC, such as 2024-01-31, or {LATEST}",
+    f"{DAY}|{LATEST}",
+    (LATEST, *_day.good),
+    _day.bad,
+)
+
+
+def _calendar(text: str) -> str:
+    parse_calendars([text])
+    return text
+
+
+_CALENDAR = Kind(
+    _calendar,
+    "PATTERN=CALENDAR, a regular expression for symbols and a calendar's name",
+    r"[^\s=-][^\s=]*=\S+",
+    (r".*\.L=XLON", "BTC.*=24/7"),
+    ("", "XLON", "=XLON", "A="),
+)
+
+FIXED = frozenset(
+    (
+        *("topic", "start", "start_state", "repartition", "lake_slot_seconds"),  # which records the state has read
+        *("bar_seconds", "out_of_orderness_ms", "allowed_lateness_ms"),  # which bars in it are open, closed or sealed
+    )
+)
+"""Flags that a job which goes on from the state of another must not be given otherwise."""
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -83,10 +118,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source(flag: Callable[..., object]) -> None:
-    flag("--input", type=filled, help="file of ticks: .csv .ndjson .parquet or a Lean .zip")
+    flag("--input", type=file, help="file of ticks: .csv .ndjson .parquet or a Lean .zip")
     add_topic_flags(flag, "market-data-raw", "ticks", "earliest, or where --start_state ends")
     state = "begin with the lake's closing state of a day, 2024-01-31 or latest: older ticks are counted, not used"
-    flag("--start_state", type=_start_state, help=state)
+    flag("--start_state", type=_START_STATE, help=state)
     copy = "the topic is not keyed by symbol: copy it to TOPIC-by-symbol, and read that; with --bounded only read that"
     flag("--repartition", action="store_true", help=copy)
     flag("--ticks", type=whole(1, 10**7), default=100_000, help="ticks of the simulated session (%(default)s)")
@@ -95,22 +130,24 @@ def _add_source(flag: Callable[..., object]) -> None:
 
 def _add_sinks(flag: Callable[..., object]) -> None:
     add_sink_flags(flag, "market-data-processed", "enriched ticks")
-    flag("--anomaly_topic", type=filled, default="market-anomalies", help="of anomalies (%(default)s)")
-    slot = "log time in one object (300; 3600 if the input is no topic)"
+    flag("--anomaly_topic", type=topic_written, default="market-anomalies", help="topic of anomalies (%(default)s)")
+    slot = "log time in one object of the lake, s (300; 3600 if the input is no topic)"
     flag("--lake_slot_seconds", type=whole(1, 86_400), help=slot)
-    flag("--lake_compression", default="snappy", choices=("snappy", "zstd"), help="(%(default)s)")
+    flag("--lake_compression", default="snappy", choices=("snappy", "zstd"), help="of the lake's objects (%(default)s)")
 
 
 def _add_meaning(flag: Callable[..., object]) -> None:
     some, length = whole(0, WEEK_MS), whole(1, WEEK_MS)
-    flag("--bar_seconds", type=whole(1, WEEK_MS // 1000), default=60, help="length of a bar (%(default)s)")
-    flag("--out_of_orderness_ms", type=some, default=1_000, help="bound on disorder (%(default)s)")
-    flag("--allowed_lateness_ms", type=length, default=60_000, help="older ticks are dead letters (%(default)s)")
-    flag("--dedup_ms", type=some, default=60_000, help="repeats are dropped within; 0: kept (%(default)s)")
-    flag("--max_future_ms", type=some, default=60_000, help="ticks dated later are rejected (%(default)s)")
-    flag("--idle_ms", type=length, default=5_000, help="quiet until provisional rows (%(default)s)")
+    flag("--bar_seconds", type=whole(1, WEEK_MS // 1000), default=60, help="length of a bar, s (%(default)s)")
+    flag("--out_of_orderness_ms", type=some, default=1_000, help="bound on disorder, ms (%(default)s)")
+    late = "how late ticks may be, ms; later ones are dead letters (%(default)s)"
+    flag("--allowed_lateness_ms", type=length, default=60_000, help=late)
+    flag("--dedup_ms", type=some, default=60_000, help="within how many ms repeats are dropped; 0: kept (%(default)s)")
+    future = "how many ms after their records ticks may be dated; others are rejected (%(default)s)"
+    flag("--max_future_ms", type=some, default=60_000, help=future)
+    flag("--idle_ms", type=length, default=5_000, help="after how many ms of quiet rows are provisional (%(default)s)")
     when = "who trades when, by which silence is told: '.*\\.L=XLON'; US shares and pairs of coins are known"
-    flag("--calendars", nargs="+", default=[], metavar="PATTERN=CALENDAR", help=when)
+    flag("--calendars", type=_CALENDAR, nargs="+", default=[], metavar="PATTERN=CALENDAR", help=when)
 
 
 def semantics_of(options: argparse.Namespace) -> Semantics:
@@ -219,37 +256,55 @@ def prior_of(options: argparse.Namespace, sinks: Sinks) -> Prior:
     return find_closing_state(objects_in(sinks.lake), options.start_state, options.bar_seconds * 1000)
 
 
-def check(options: argparse.Namespace, sinks: Sinks) -> None:
-    """Makes sure that everything outside answers, before a job is started.
+def checks_of(options: argparse.Namespace, beam_options: PipelineOptions) -> list[Check]:
+    """What must answer before the job is started.
 
     Raises:
-      UsageError: names what does not, and the cure.
+      UsageError: if flags do not go together.
     """
+    semantics_of(options)
+    sinks = market_sinks_of(options)
     if options.start_state and not sinks.lake:
         raise UsageError(f"--start_state={options.start_state} is read from the lake: name it with --lake")
     if options.repartition and (options.input or not sinks.kafka):
         raise UsageError("--repartition is for a topic: name Kafka with --bootstrap_servers, and leave --input out")
-    if options.input:
-        check_file(options.input)
     raw = [] if options.input else [options.topic]
     if options.repartition:
         raw.insert(0 if options.bounded else 1, read_topic(options))  # not bounded, the copy is yet to be made
-    check_sinks(sinks, raw, [MARKET_DATA, MARKET_BARS, MARKET_ANOMALIES, DATA_QUALITY])
+    checks = checks_of_sinks(sinks, raw, [MARKET_DATA, MARKET_BARS, MARKET_ANOMALIES, DATA_QUALITY])
+    if options.input:
+        checks.insert(0, Check(f"file {options.input}", partial(check_file, options.input)))
+    runner = check_of_runner(beam_options, has_no_end(options, sinks))
+    return [*checks, runner, *checks_of_metrics(options, "market")]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the pipeline to its end; an unbounded one until it is cancelled."""
-    options, beam_options = parse(argv, add_flags, "beam_pipelines.market", str(__doc__).splitlines()[0])
-    semantics = semantics_of(options)
+def pipeline_of(options: argparse.Namespace, beam_options: PipelineOptions) -> Prepared:
+    """The graph that the flags name.
+
+    Raises:
+      UsageError: if it cannot be built so.
+    """
     sinks = market_sinks_of(options)._replace(monitor=monitor_of("market", beam_options))
-    check(options, sinks)
-    prior = prior_of(options, sinks)
-    unbounded = sinks.kafka is not None and not options.input and not options.bounded
+    prior, unbounded = prior_of(options, sinks), has_no_end(options, sinks)
     pipeline = new_pipeline(beam_options, unbounded)
     quality = QualityRules(streams_suite_of(options, "market", TICKS), parse_calendars(options.calendars))
-    build(pipeline, source_of(options, sinks, prior), semantics, sinks, prior, quality)
+    build(pipeline, source_of(options, sinks, prior), semantics_of(options), sinks, prior, quality)
+    return Prepared("market", pipeline, sinks, unbounded)
+
+
+def main(argv: Sequence[str], begun: Callable[[], None] = nobody) -> int:
+    """Runs the pipeline to its end; an unbounded one until it is cancelled.
+
+    Args:
+      argv: the command line without the program's name.
+      begun: is called when it runs.
+    """
+    options, beam_options = parse(argv, add_flags, "beam_pipelines.market", str(__doc__).splitlines()[0])
+    for check in checks_of(options, beam_options):
+        check.run()
+    job = pipeline_of(options, beam_options)
     with exposed(options, "market"):
-        return run_to_end(pipeline, "market", sinks, unbounded)
+        return run_to_end(job, begun)
 
 
 if __name__ == "__main__":

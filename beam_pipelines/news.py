@@ -16,12 +16,13 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from beam_pipelines.article_files import check_articles, raw_articles, sample_articles
-from beam_pipelines.command_line import WEEK_MS, filled, whole
+from beam_pipelines.command_line import WEEK_MS, file, whole
 from beam_pipelines.errors import run_main
 from beam_pipelines.exposing import exposed
 from beam_pipelines.io.kafka import Pace, ReadFromKafka, WriteToKafka
@@ -33,12 +34,18 @@ from beam_pipelines.options import parse
 from beam_pipelines.reading import add_reading_flags, reading_of
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.stream import (
+    Check,
+    Prepared,
     ReadBatches,
     Sinks,
     add_sink_flags,
     add_topic_flags,
-    check_sinks,
+    check_of_runner,
+    checks_of_metrics,
+    checks_of_sinks,
+    has_no_end,
     monitor_of,
+    nobody,
     run_to_end,
     sinks_of,
     streams_suite_of,
@@ -51,8 +58,10 @@ from beam_pipelines.transforms.news_windows import CountNews
 from beam_pipelines.transforms.quality_minutes import JudgeMinutes
 from beam_pipelines.transforms.quality_suites import Suite
 
-__all__ = ["add_flags", "build", "main"]
+__all__ = ["FIXED", "add_flags", "build", "checks_of", "main", "pipeline_of"]
 
+FIXED = frozenset(("topic", "start"))
+"""Flags that a job which goes on from the state of another must not be given otherwise."""
 PARTITIONS = 4  # of files
 _SHOWN = 40  # articles
 
@@ -60,11 +69,11 @@ _SHOWN = 40  # articles
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of the news stream."""
     source = parser.add_argument_group("input (sample articles if neither is given)").add_argument
-    source("--input", type=filled, help="file of articles: .ndjson or .jsonl, perhaps .gz")
+    source("--input", type=file, help="file of articles: .ndjson or .jsonl, perhaps .gz")
     add_topic_flags(source, "news-raw", "articles")
     add_sink_flags(parser.add_argument_group("outputs").add_argument, "news-sentiment-stream", "scored articles")
     meaning = parser.add_argument_group("meaning of the outputs").add_argument
-    future = "articles dated later than their records are rejected (%(default)s)"
+    future = "how many ms after their records articles may be dated; others are rejected (%(default)s)"
     meaning("--max_future_ms", type=whole(0, WEEK_MS), default=60_000, help=future)
     add_reading_flags(meaning)
 
@@ -122,22 +131,50 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [published, symbols, *said, str(row["news_category"]), str(row["title"])]
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the pipeline to its end; an unbounded one until it is cancelled."""
-    options, beam_options = parse(argv, add_flags, "beam_pipelines.news", str(__doc__).splitlines()[0])
-    sinks = sinks_of(options, NEWS_DATA, options.topic)._replace(monitor=monitor_of("news", beam_options))
-    load = reading_of(options)
+def checks_of(options: argparse.Namespace, beam_options: PipelineOptions) -> list[Check]:
+    """What must answer before the job is started.
+
+    Raises:
+      UsageError: if flags do not go together, or what articles are read with is wrong.
+    """
+    sinks = sinks_of(options, NEWS_DATA, options.topic)
+    reading_of(options)
+    read = [] if options.input else [options.topic]
+    checks = checks_of_sinks(sinks, read, [NEWS_SENTIMENT, NEWS_WINDOWS, DATA_QUALITY])
     if options.input:
-        check_articles(options.input)
-    check_sinks(sinks, [] if options.input else [options.topic], [NEWS_SENTIMENT, NEWS_WINDOWS, DATA_QUALITY])
-    suite = streams_suite_of(options, "news", ARTICLES)
-    unbounded = sinks.kafka is not None and not options.input and not options.bounded
-    pipeline = new_pipeline(beam_options, unbounded)
-    news = build(pipeline, _source_of(options, sinks), load, options.max_future_ms, sinks, unbounded, suite)
+        checks.insert(0, Check(f"file {options.input}", partial(check_articles, options.input)))
+    runner = check_of_runner(beam_options, has_no_end(options, sinks))
+    return [*checks, runner, *checks_of_metrics(options, "news")]
+
+
+def pipeline_of(options: argparse.Namespace, beam_options: PipelineOptions) -> Prepared:
+    """The graph that the flags name.
+
+    Raises:
+      UsageError: if it cannot be built so.
+    """
+    sinks = sinks_of(options, NEWS_DATA, options.topic)._replace(monitor=monitor_of("news", beam_options))
+    suite, unbounded = streams_suite_of(options, "news", ARTICLES), has_no_end(options, sinks)
+    pipeline, read = new_pipeline(beam_options, unbounded), _source_of(options, sinks)
+    news = build(pipeline, read, reading_of(options), options.max_future_ms, sinks, unbounded, suite)
     if not sinks.kafka and not sinks.timescale_dsn:
         news.articles | "Together" >> beam.combiners.ToList() | "Show" >> beam.Map(show)
+    return Prepared("news", pipeline, sinks, unbounded)
+
+
+def main(argv: Sequence[str], begun: Callable[[], None] = nobody) -> int:
+    """Runs the pipeline to its end; an unbounded one until it is cancelled.
+
+    Args:
+      argv: the command line without the program's name.
+      begun: is called when it runs.
+    """
+    options, beam_options = parse(argv, add_flags, "beam_pipelines.news", str(__doc__).splitlines()[0])
+    for check in checks_of(options, beam_options):
+        check.run()
+    job = pipeline_of(options, beam_options)
     with exposed(options, "news"):
-        return run_to_end(pipeline, "news", sinks, unbounded)
+        return run_to_end(job, begun)
 
 
 def _source_of(options: argparse.Namespace, sinks: Sinks) -> beam.PTransform:

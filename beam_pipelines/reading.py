@@ -5,7 +5,7 @@ import functools
 import pathlib
 from collections.abc import Callable
 
-from beam_pipelines.command_line import filled
+from beam_pipelines.command_line import Kind, filled_as
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.language import LANGUAGES
 from beam_pipelines.transforms.news import Reading
@@ -19,11 +19,11 @@ _DEFAULT, _ONNX = "default", "onnx:"
 
 def add_reading_flags(flag: Callable[..., object]) -> None:
     """What the rows of the news depend on."""
-    model = "default, or onnx:FOLDER of model.onnx, tokenizer.json and config.json, as FinBERT's (%(default)s)"
-    flag("--sentiment_model", type=_model, default=_DEFAULT, help=model)
-    flag("--languages", type=_languages, default=frozenset({"en"}), help="that the model reads, en,de,... (en)")
+    model = "model: default, or onnx:FOLDER of model.onnx, tokenizer.json and config.json, as FinBERT's (%(default)s)"
+    flag("--sentiment_model", type=_MODEL, default=_DEFAULT, help=model)
+    flag("--languages", type=_LANGUAGES, default=frozenset({"en"}), help="languages of the model, as en,de,... (en)")
     tickers = "ticker directory of your own, CSV with symbol,name,also, or the SEC's or Nasdaq's; workers must find it"
-    flag("--tickers", type=filled, action="append", help=tickers)
+    flag("--tickers", type=_TICKERS, action="append", help=tickers)
 
 
 def _model(text: str) -> str:
@@ -32,12 +32,31 @@ def _model(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is no model: give {_DEFAULT}, or {_ONNX}FOLDER")
 
 
+_MODEL = Kind(
+    _model,
+    f"{_DEFAULT}, or {_ONNX}FOLDER",
+    rf"{_DEFAULT}|{_ONNX}.*\S.*",
+    (_DEFAULT, f"{_ONNX}/models/finbert"),
+    ("", "bert", _ONNX),
+)
+
+
 def _languages(text: str) -> frozenset[str]:
     asked = frozenset(code.strip().lower() for code in text.split(","))
     unknown = sorted(asked - LANGUAGES)
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is no language that is told apart: give ISO 639-1 codes")
     return asked
+
+
+_LANGUAGES = Kind(
+    _languages,
+    "codes of ISO 639-1 as en,de",
+    " *[a-zA-Z]{2,3} *(, *[a-zA-Z]{2,3} *)*",
+    ("en", "EN, de,fr"),
+    ("", "english", "en,"),
+)
+_TICKERS = filled_as("the path of a file, without commas", r"\s*[^\s,][^,]*", "tickers.csv", "/company tickers.json")
 
 
 def reading_of(options: argparse.Namespace) -> Callable[[], Reading]:

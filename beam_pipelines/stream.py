@@ -12,19 +12,20 @@ from typing import NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from rich.console import Console
 
-from beam_pipelines.command_line import filled, folder
+from beam_pipelines.command_line import DAY, Kind, file, filled_as, folder, topic_read, topic_written
 from beam_pipelines.errors import UsageError, telling_mistakes
-from beam_pipelines.exposing import add_metrics_flags
+from beam_pipelines.exposing import add_metrics_flags, check_metrics
 from beam_pipelines.io.kafka import KafkaConfig, WriteToKafka, check_kafka, parse_position
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteRefusedToLake, check_lake
 from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.tables import DATA_QUALITY, Table
 from beam_pipelines.io.timescale import WriteToTimescale, check_timescale
 from beam_pipelines.runners.cluster import check_restored
-from beam_pipelines.runners.defaults import FlinkOptions
+from beam_pipelines.runners.defaults import DIRECT_RUNNER, FlinkOptions, with_defaults
+from beam_pipelines.secrets import referred
 from beam_pipelines.summary import counters_of, summary
 from beam_pipelines.transforms.dead_letters import to_messages
 from beam_pipelines.transforms.messages import quality_alerts
@@ -33,14 +34,23 @@ from beam_pipelines.transforms.quality_kernels import unsupported
 from beam_pipelines.transforms.quality_suites import Suite, read_suites
 
 __all__ = [
+    "Check",
+    "Prepared",
     "ReadBatches",
     "Sinks",
+    "add_database_flag",
     "add_quality_flag",
     "add_sink_flags",
     "add_topic_flags",
-    "check_sinks",
+    "begin",
+    "check_of_runner",
+    "checks_of_metrics",
+    "checks_of_sinks",
+    "has_no_end",
     "kafka_of",
+    "lake_place",
     "monitor_of",
+    "nobody",
     "run_to_end",
     "sinks_of",
     "streams_suite_of",
@@ -61,6 +71,18 @@ def _start(text: str) -> str:
     return text
 
 
+_OFFSETS = "[0-9]{1,10}:[0-9]{1,19}"
+_START = Kind(
+    _start,
+    "earliest, latest, committed, a time (2025-01-31T09:30:00Z, or ms since 1970) or offsets (0:123,1:456)",
+    rf"earliest|latest|committed|[0-9]{{1,15}}|{_OFFSETS}(,{_OFFSETS})*|{DAY}([T ][0-9:.]+(Z|[+-][0-9:]+)?)?",
+    ("earliest", "committed", "1738315800000", "0:12,1:34", "2025-01-31", "2025-01-31T09:30:00.5+01:00"),
+    ("", "first", "0:12,", "0-12", "31.1.2025"),
+)
+_BROKER = r"[^\s,@]+:[0-9]+"
+_BROKERS = filled_as("brokers as host:port[,host:port]", f"{_BROKER}(,{_BROKER})*", "host:9092", "a:9092,[::1]:9093")
+
+
 def add_topic_flags(flag: Flag, topic: str, records: str, earliest: str = "earliest") -> None:
     """Where a topic of raw records is, and from where to where it is read.
 
@@ -70,11 +92,11 @@ def add_topic_flags(flag: Flag, topic: str, records: str, earliest: str = "earli
       records: what it holds.
       earliest: where it is read from by default.
     """
-    flag("--bootstrap_servers", type=filled, help="Kafka brokers, host:port[,host:port]")
-    flag("--kafka_config", type=filled, help="file of librdkafka settings (TLS, SASL, ...): JSON or name=value")
-    flag("--topic", type=filled, default=topic, help=f"topic of raw {records} (%(default)s)")
-    where = f"earliest, latest, committed, a time, or offsets 0:12,1:34 ({earliest})"
-    flag("--start", type=_start, help=where)
+    flag("--bootstrap_servers", type=_BROKERS, help="Kafka brokers, host:port[,host:port]")
+    flag("--kafka_config", type=file, help="file of librdkafka settings (TLS, SASL, ...): JSON or name=value")
+    flag("--topic", type=topic_read, default=topic, help=f"topic of raw {records} (%(default)s)")
+    where = f"where reading begins: earliest, latest, committed, a time, or offsets 0:12,1:34 ({earliest})"
+    flag("--start", type=_START, help=where)
     flag("--bounded", action="store_true", help="stop at the topic's present end")
 
 
@@ -86,13 +108,34 @@ def add_sink_flags(flag: Flag, topic: str, rows: str) -> None:
       topic: the usual name of the topic of outputs.
       rows: what it holds.
     """
-    flag("--processed_topic", type=filled, default=topic, help=f"of {rows} (%(default)s)")
-    flag("--dead_letter_topic", type=filled, default="dead-letters", help="of dead letters (%(default)s)")
-    flag("--quality_topic", type=filled, default="data-quality-alerts", help="of bad records' alarms (%(default)s)")
+    flag("--processed_topic", type=topic_written, default=topic, help=f"topic of {rows} (%(default)s)")
+    flag("--dead_letter_topic", type=topic_written, default="dead-letters", help="topic of dead letters (%(default)s)")
+    alarms = "topic of bad records' alarms (%(default)s)"
+    flag("--quality_topic", type=topic_written, default="data-quality-alerts", help=alarms)
     add_quality_flag(flag)
-    flag("--timescale_dsn", type=filled, help="database; better in the environment as TIMESCALE_DSN")
-    flag("--lake", type=filled, help="s3://bucket/prefix or a folder (./lake if there is no other output)")
+    add_database_flag(flag)
+    flag("--lake", type=lake_place, help="lake: s3://bucket/prefix or a folder (./lake without Kafka)")
     add_metrics_flags(flag)
+
+
+lake_place = filled_as(
+    "s3://bucket/prefix, file:///folder or the path of a folder",
+    r"s3://[^\s/@]+(/\S*)?|file:///.*|\s*[^:\s][^:]*",
+    "./lake",
+    "s3://bucket/prefix",
+    "file:///lake",
+)
+"""Takes the place of a lake."""
+
+
+def add_database_flag(flag: Flag) -> None:
+    """Where the tables are.
+
+    Args:
+      flag: adds one.
+    """
+    database = "database: env:NAME or file:/path, which hold its DSN (TIMESCALE_DSN in the environment)"
+    flag("--timescale_dsn", type=referred, help=database)
 
 
 def add_quality_flag(flag: Flag) -> None:
@@ -141,8 +184,21 @@ def sinks_of(options: argparse.Namespace, layout: Layout, raw_topic: str) -> Sin
     return Sinks(layout, kafka, **topics, raw_topic=raw_topic, timescale_dsn=dsn, lake=lake)
 
 
-def check_sinks(sinks: Sinks, read: Sequence[str], tables: Sequence[Table]) -> None:
-    """Makes sure that everything outside answers, before a job is started.
+def has_no_end(options: argparse.Namespace, sinks: Sinks) -> bool:
+    """Whether the job goes on reading its topic until somebody ends it."""
+    return sinks.kafka is not None and not options.input and not options.bounded
+
+
+class Check(NamedTuple):
+    """Something outside that must be there before a job is started."""
+
+    what: str  # a line's words
+    run: Callable[[], object]  # raises UsageError: what is wrong, and the cure
+    needs: str = ""  # `what` of another, without which it is not worth looking
+
+
+def checks_of_sinks(sinks: Sinks, read: Sequence[str], tables: Sequence[Table]) -> list[Check]:
+    """Looks whether everything outside answers.
 
     Args:
       sinks: what the flags name.
@@ -150,26 +206,57 @@ def check_sinks(sinks: Sinks, read: Sequence[str], tables: Sequence[Table]) -> N
       tables: that are written.
 
     Raises:
-      UsageError: names what does not, and the cure.
+      UsageError: if flags name one topic for two things.
     """
+    checks = []
     if sinks.kafka:
-        written = [sinks.processed_topic, sinks.dead_letter_topic]
-        topics = [*sorted(read), *written]
-        if len(set(topics)) < len(topics):
-            raise UsageError(
-                f"--topic, --processed_topic and --dead_letter_topic must differ, not {', '.join(topics)}: "
-                "the stream would read what it writes"
-            )
-        told = {"anomaly_topic": sinks.alert_topic, "quality_topic": sinks.quality_topic}
-        for flag, topic in told.items():
-            if topic in topics:
-                raise UsageError(f"--{flag}={topic} is another flag's topic, too: it needs one of its own")
-        written += filter(None, told.values())
-        check_kafka(sinks.kafka, *read[:1], *written)
+        topics = [*read[:1], *_topics_written(sinks, read)]
+        broker = f"Kafka at {sinks.kafka.bootstrap_servers}"
+        checks.append(Check(broker, functools.partial(check_kafka, sinks.kafka)))
+        checks += [Check(f"topic {it}", functools.partial(check_kafka, sinks.kafka, it), broker) for it in topics]
     if sinks.timescale_dsn:
-        check_timescale(sinks.timescale_dsn, tables)
+        what = f"{'tables' if len(tables) > 1 else 'table'} {', '.join(table.name for table in tables)}"
+        checks.append(Check(what, functools.partial(check_timescale, sinks.timescale_dsn, tables)))
     if sinks.lake:
-        check_lake(sinks.lake)
+        checks.append(Check(f"lake {sinks.lake}", functools.partial(check_lake, sinks.lake)))
+    return checks
+
+
+def _topics_written(sinks: Sinks, read: Sequence[str]) -> list[str]:
+    written = [sinks.processed_topic, sinks.dead_letter_topic]
+    topics = [*sorted(read), *written]
+    if len(set(topics)) < len(topics):
+        raise UsageError(
+            f"--topic, --processed_topic and --dead_letter_topic must differ, not {', '.join(topics)}: "
+            "the stream would read what it writes"
+        )
+    told = {"anomaly_topic": sinks.alert_topic, "quality_topic": sinks.quality_topic}
+    for flag, topic in told.items():
+        if topic in topics:
+            raise UsageError(f"--{flag}={topic} is another flag's topic, too: it needs one of its own")
+    return [*written, *filter(None, told.values())]
+
+
+def checks_of_metrics(options: argparse.Namespace, pipeline: str) -> list[Check]:
+    """Looks whether metrics can be left where the flags say.
+
+    Args:
+      options: with the flags.
+      pipeline: whose they are.
+    """
+    places = " and ".join(filter(None, (options.metrics_file, options.pushgateway)))
+    return [Check(f"metrics to {places}", functools.partial(check_metrics, options, pipeline))] if places else []
+
+
+def check_of_runner(beam_options: PipelineOptions, unbounded: bool) -> Check:
+    """Looks whether the runner can run the job; fills its options in.
+
+    Args:
+      beam_options: name it.
+      unbounded: whether the job has no end.
+    """
+    runner = beam_options.view_as(StandardOptions).runner or "DirectRunner"
+    return Check(f"runner {runner}", functools.partial(with_defaults, beam_options, unbounded))
 
 
 class ReadBatches(beam.PTransform):
@@ -261,17 +348,46 @@ def write_quality(quality: beam.PCollection, sinks: Sinks) -> list[beam.PCollect
     return [quality | "WriteQuality" >> WriteToTimescale(DATA_QUALITY, sinks.timescale_dsn, monitor=sinks.monitor)]
 
 
-def run_to_end(pipeline: beam.Pipeline, name: str, sinks: Sinks, unbounded: bool) -> int:
-    """Runs a pipeline, an unbounded one until it is cancelled, and tells what it has done; gives the exit code."""
+class Prepared(NamedTuple):
+    """A pipeline that is built, and not run yet."""
+
+    name: str
+    pipeline: beam.Pipeline
+    sinks: Sinks
+    unbounded: bool
+
+
+def nobody() -> None:
+    """Who need not be told that a job runs."""
+
+
+def begin(pipeline: beam.Pipeline, begun: Callable[[], None]) -> beam.runners.runner.PipelineResult:
+    """Runs a pipeline.
+
+    Args:
+      pipeline: to be run.
+      begun: is called when it runs.
+    """
+    direct = pipeline.options.view_as(StandardOptions).runner == DIRECT_RUNNER
+    if direct:  # it comes back at the end only
+        begun()
+    result = pipeline.run()
+    if not direct:
+        begun()
+    return result
+
+
+def run_to_end(job: Prepared, begun: Callable[[], None] = nobody) -> int:
+    """Runs a job, an unbounded one until it is cancelled, and tells what it has done; gives the exit code."""
     began = time.monotonic()
     with telling_mistakes():
-        result = pipeline.run()
+        result = begin(job.pipeline, begun)
         state, counters = _awaited(result), counters_of(result)
     if counters:  # Flink keeps none of a job that was cancelled
-        Console().print(summary(name, counters, sinks.lake, time.monotonic() - began))
+        Console().print(summary(job.name, counters, job.sinks.lake, time.monotonic() - began))
     if state != "DONE":
         print(f"the job ended as {state}", file=sys.stderr)
-    elif unbounded:
+    elif job.unbounded:
         print("the job was stopped; with --savepoint_path it goes on from the savepoint that was taken then")
     return 0 if state == "DONE" else 1
 

@@ -10,6 +10,7 @@ import psycopg
 import psycopg.conninfo
 
 from beam_pipelines.errors import UsageError
+from beam_pipelines.secrets import resolve
 
 __all__ = ["Dsn", "describe", "is_data_error", "is_transient", "reason_of"]
 
@@ -46,14 +47,14 @@ class Dsn:
     The password may also be left to libpq: PGPASSWORD, a password file or a service file, where the workers run.
 
     Args:
-      conninfo: URI or keyword form.
+      conninfo: URI or keyword form, or a reference to it as of `secrets.resolve`.
 
     Raises:
       UsageError: if it is not a connection string; the message does not repeat it.
     """
 
     def __init__(self, conninfo: str) -> None:
-        self._parameters = _parsed(conninfo)
+        self._parameters = _parsed(resolve(conninfo))
 
     @classmethod
     def from_option(cls, option: str | None, environ: Mapping[str, str] = os.environ) -> "Dsn":

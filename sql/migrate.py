@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from beam_pipelines.command_line import Parser, filled
+from beam_pipelines.command_line import Parser
 from beam_pipelines.errors import UsageError, run_main
 from beam_pipelines.io.postgres import Dsn, describe, reason_of
+from beam_pipelines.secrets import referred
 
 __all__ = ["Migration", "available", "main", "migrate", "status"]
 
@@ -161,8 +162,8 @@ def main(argv: Sequence[str]) -> int:
     parser = Parser(prog="python -m beam_pipelines.sql.migrate", description="Creates or updates the tables.")
     parser.add_argument(
         "--timescale_dsn",
-        type=filled,
-        help="connection string; better in the environment variable TIMESCALE_DSN, which no process list shows",
+        type=referred,
+        help="connection string, or env:NAME or file:/path of it; better in the environment variable TIMESCALE_DSN",
     )
     parser.add_argument("--status", action="store_true", help="only tell what is applied and what is not")
     options = parser.parse(argv)

@@ -57,9 +57,9 @@ def python(folder: pathlib.Path, site: pathlib.Path, *arguments: str) -> str:
 def test_a_wheel_has_every_module_and_data_file(wheel: pathlib.Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
     expected = set()
-    for folder in ("beam_pipelines", "transforms", "io", "runners", "sql"):
+    for folder in ("beam_pipelines", "transforms", "io", "runners", "sql", "infra"):
         inside = "" if folder == "beam_pipelines" else f"{folder}/"
-        for kind in ("*.py", "*.sql", "poms/*.xml", "*.mjs", "py.typed"):
+        for kind in ("*.py", "*.sql", "poms/*.xml", "*.mjs", "py.typed", "templates/*"):
             for file in (ROOT / folder).rglob(kind):
                 expected.add(f"beam_pipelines/{inside}{file.relative_to(ROOT / folder).as_posix()}")
     assert expected - packed == set()

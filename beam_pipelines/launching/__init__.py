@@ -1,0 +1,1 @@
+"""Launches in the manner of Dataflow's flex templates, on any runner."""
