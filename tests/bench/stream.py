@@ -27,6 +27,11 @@ from tests.bench.loads import Load
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 600
+PROGRAMS = {
+    "bars": "tests.bench.bars_job",
+    "all": "beam_pipelines.market",
+    "unjudged": "tests.bench.unjudged_job",
+}
 CLIENT = ("workers", "taskmanager", "jobmanager")  # all that is not a server of others too
 
 
@@ -69,7 +74,7 @@ def profile(stack: Stack, target: str) -> None:
         subprocess.Popen([*command, "--pid", str(worker.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def job(ends: Endpoints, load: Load, options: argparse.Namespace) -> list[str]:
+def job(ends: Endpoints, load: Load, options: argparse.Namespace, outputs: str) -> list[str]:
     beam = [
         *("--runner=FlinkRunner", f"--flink_master={ends.flink_rest}", f"--parallelism={options.slots}"),
         *("--environment_type=EXTERNAL", f"--environment_config={ends.worker_pool}"),
@@ -77,9 +82,9 @@ def job(ends: Endpoints, load: Load, options: argparse.Namespace) -> list[str]:
         *(f"--bootstrap_servers={ends.kafka}", f"--topic={load.topic}"),
         *(f"--{option}" for option in options.beam),
     ]
-    if options.outputs == "bars":
-        return [sys.executable, "-m", "tests.bench.bars_job", *beam]
-    return [sys.executable, "-m", "beam_pipelines.market", *beam, f"--lake=s3://{ends.s3_bucket}/{load.topic}"]
+    if outputs == "bars":
+        return [sys.executable, "-m", PROGRAMS[outputs], *beam]
+    return [sys.executable, "-m", PROGRAMS[outputs], *beam, f"--lake=s3://{ends.s3_bucket}/{load.topic}"]
 
 
 def await_ticks(ends: Endpoints, running: FlinkJob, ticks: int, bars: str = "is_final") -> None:
@@ -96,11 +101,13 @@ def await_ticks(ends: Endpoints, running: FlinkJob, ticks: int, bars: str = "is_
             time.sleep(0.2)
 
 
-def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Load) -> Run:
+def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Load, outputs: str = "bars") -> Run:
     """The cost of all ticks that `load` holds back; it holds none back thereafter."""
     with psycopg.connect(ends.postgres_dsn, autocommit=True) as connection:
         connection.execute("TRUNCATE market_bars_ts, market_data_ts, market_anomalies_ts, data_quality_ts")
-    with launched(job(ends, load, options), ends.flink_rest, load.topic, stack.state_dir / "job.log") as running:
+    with launched(
+        job(ends, load, options, outputs), ends.flink_rest, load.topic, stack.state_dir / "job.log"
+    ) as running:
         await_ticks(ends, running, load.warm, bars="true")  # provisional ones too: the warm part has come to rest
         threads = {server: threads_of(server) for server in (stack.task_manager, stack.worker_pool)}
         before, began = cpu_of(stack), time.monotonic()
@@ -117,7 +124,8 @@ def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Lo
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--outputs", choices=("bars", "all"), default="bars")
+    what = "in turn; unjudged: all but quality"
+    parser.add_argument("--outputs", nargs="+", choices=PROGRAMS, default=["bars"], help=what)
     parser.add_argument("--ticks", type=int, default=4_000_000)
     parser.add_argument("--rate", type=int, default=1250, help="ticks a second of event time (50 bars by default)")
     parser.add_argument("--slots", type=int, default=2)
@@ -133,12 +141,17 @@ def load_of(ends: Endpoints, options: argparse.Namespace, number: int) -> Load:
     return Load(ends.kafka, name, options.ticks, options.symbols, options.rate)
 
 
-def report(run: Run) -> None:
-    print(f"{run.ticks / run.seconds:,.0f}/s", {name: round(run.per_million(name), 2) for name in run.cpu}, flush=True)
+def report(outputs: str, run: Run) -> None:
+    print(
+        outputs,
+        f"{run.ticks / run.seconds:,.0f}/s",
+        {name: round(run.per_million(name), 2) for name in run.cpu},
+        flush=True,
+    )
 
 
-def print_table(runs: list[Run]) -> None:
-    print("| CPU-seconds per million ticks | median | least-most |\n|---|--:|--:|")
+def print_table(outputs: str, runs: list[Run]) -> None:
+    print(f"\n| {outputs}: CPU-seconds per million ticks | median | least-most |\n|---|--:|--:|")
     for title, names in [("Python workers and Flink", CLIENT), *((name, (name,)) for name in runs[0].cpu), ("all", ())]:
         values = [run.per_million(*names) for run in runs]
         print(f"| {title} | {statistics.median(values):.2f} | {min(values):.2f}-{max(values):.2f} |")
@@ -150,12 +163,14 @@ def main() -> None:
     parser = arguments()
     parser.description = str(__doc__).splitlines()[0]
     options = parser.parse_args()
-    runs = []
+    runs: dict[str, list[Run]] = {outputs: [] for outputs in options.outputs}
     with fresh_stack("stream", options.slots) as (stack, ends):
-        for number in range(options.repetitions):
-            runs.append(measure(stack, ends, options, load_of(ends, options, number)))
-            report(runs[-1])
-    print_table(runs)
+        for number, outputs in enumerate(options.outputs * options.repetitions):
+            run = measure(stack, ends, options, load_of(ends, options, number), outputs)
+            runs[outputs].append(run)
+            report(outputs, run)
+    for outputs, those in runs.items():
+        print_table(outputs, those)
 
 
 if __name__ == "__main__":

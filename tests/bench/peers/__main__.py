@@ -73,7 +73,7 @@ def one_repetition(
 
     read([peer for peer in peers if peer.slow], load.warm)
     ours = stream(load)
-    report(ours)
+    report("bars", ours)
     read([peer for peer in peers if not peer.slow], load.ticks)
     closed = final_bars(ends.postgres_dsn)
     early = {(symbol, start): bar for (symbol, start), bar in closed.items() if start + BAR_MS <= load.warm_until}
@@ -104,7 +104,7 @@ def main() -> None:
             )
             ours.append(of_stream)
             theirs.append(of_peers)
-    print_table(ours)
+    print_table("bars", ours)
     print("\n| what | CPU-s per million | least-most | ticks a second | least-most | s to start | CPU-s to start |")
     print("|---|--:|--:|--:|--:|--:|--:|")
     print(row("**this stream**", [it.per_million(*CLIENT) for it in ours], [it.ticks / it.seconds for it in ours], []))
