@@ -6,21 +6,28 @@ process, which imports Great Expectations; and what each part of a check takes.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
 import pyarrow as pa
 
-from beam_pipelines.simulate import Session, raw_batches
+from beam_pipelines.session import Session
+from beam_pipelines.simulate import raw_batches
 from beam_pipelines.transforms import quality
+from beam_pipelines.transforms.advance import Semantics
+from beam_pipelines.transforms.batches import Span, with_span
+from beam_pipelines.transforms.enrich import Step, judge_step, take_step
+from beam_pipelines.transforms.partition_state import PartitionState
 from beam_pipelines.transforms.quality import check, data_docs, validate
 from beam_pipelines.transforms.quality_kernels import judge
+from beam_pipelines.transforms.quality_minutes import Minutes, QualityRules
 from beam_pipelines.transforms.quality_result import Window
 from beam_pipelines.transforms.quality_suites import expectations_of, parameters_of, read_suites
 from beam_pipelines.transforms.ticks import decode
 
 ROWS, REPETITIONS = (100, 1_000, 10_000), 20
+TICKS, POLLS = 600_000, ((10_000, 40_000), (1_000, 20_000), (250, 2_500))
 FORMATS: list[Any] = ["BOOLEAN_ONLY", "BASIC", "SUMMARY", "COMPLETE"]
 
 
@@ -54,6 +61,35 @@ def first_use() -> None:
     print(f"| first check, which imports Great Expectations | {row} |\n")
 
 
+def of_the_stream() -> None:
+    """What a stream pays, by how many ticks a poll brings and how many come a second; the state's bytes besides."""
+    print("| ticks that a poll brings | CPU-s per million | bytes of state a tick |\n|--:|--:|--:|")
+    for poll, rate in POLLS:
+        steps = list(steps_of(poll, rate))
+        spent, written = min(counted(steps) for _ in range(5))
+        print(f"| {poll:,} | {spent / TICKS * 1e6:.2f} | {written / TICKS:.0f} |", flush=True)
+
+
+def steps_of(poll: int, rate: int) -> Iterator[Step]:
+    session = Session(ticks=TICKS, symbols=500, duration_ms=TICKS * 1000 // rate)
+    state, first = PartitionState(60_000), 0
+    for _, whole in raw_batches(session, 1):
+        for begin in range(0, len(whole), poll):
+            raw = whole.slice(begin, poll)
+            yield take_step(state, with_span(raw, Span("t", 0, first, first + len(raw))), Semantics())
+            first += len(raw)
+
+
+def counted(steps: list[Step]) -> tuple[float, int]:
+    """CPU-seconds, and bytes that were written."""
+    minutes, written, began = Minutes(QualityRules(read_suites()["market"]), 0), 0, time.process_time()
+    for step in steps:
+        judge_step(minutes, step)
+        counts, held = minutes.unsaved()
+        written += len(counts or b"") + sum(map(len, held))
+    return time.process_time() - began, written
+
+
 def main() -> None:
     first_use()
     market, window = read_suites()["market"], Window(0, 4_000_000_000_000)
@@ -76,6 +112,8 @@ def main() -> None:
         print(f"| GX alone, {form} | {took} |", flush=True)
     validation = validate(market, ticks, window)
     print(f"| a page of data docs | {cpu_ms(lambda: data_docs([validation]))} |")
+    print()
+    of_the_stream()
 
 
 if __name__ == "__main__":
