@@ -14,6 +14,7 @@ Without a flag it is the embedded default: a simulated session on the DirectRunn
 import argparse
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +25,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.command_line import DAY, WEEK_MS, Kind, file, topic_written, utc_day, whole
 from beam_pipelines.errors import UsageError, run_main
-from beam_pipelines.exposing import exposed
 from beam_pipelines.io.kafka import (
     Pace,
     ReadFromKafka,
@@ -38,7 +38,6 @@ from beam_pipelines.io.objects import objects_in
 from beam_pipelines.io.repartition import CopyBySymbol, by_symbol, likeness_of
 from beam_pipelines.io.tables import DATA_QUALITY, MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA
 from beam_pipelines.io.timescale import WriteToTimescale
-from beam_pipelines.options import parse
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.sending import ensure_topic
 from beam_pipelines.simulate import Session, raw_batches
@@ -55,7 +54,7 @@ from beam_pipelines.stream import (
     has_no_end,
     monitor_of,
     nobody,
-    run_to_end,
+    run_stream,
     sinks_of,
     streams_suite_of,
     write_dead_letters,
@@ -299,12 +298,7 @@ def main(argv: Sequence[str], begun: Callable[[], None] = nobody) -> int:
       argv: the command line without the program's name.
       begun: is called when it runs.
     """
-    options, beam_options = parse(argv, add_flags, "beam_pipelines.market", str(__doc__).splitlines()[0])
-    for check in checks_of(options, beam_options):
-        check.run()
-    job = pipeline_of(options, beam_options)
-    with exposed(options, "market"):
-        return run_to_end(job, begun)
+    return run_stream(sys.modules[__name__], argv, begun)
 
 
 if __name__ == "__main__":

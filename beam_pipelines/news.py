@@ -10,6 +10,7 @@ say.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -24,13 +25,11 @@ from rich.text import Text
 from beam_pipelines.article_files import check_articles, raw_articles, sample_articles
 from beam_pipelines.command_line import WEEK_MS, file, whole
 from beam_pipelines.errors import run_main
-from beam_pipelines.exposing import exposed
 from beam_pipelines.io.kafka import Pace, ReadFromKafka, WriteToKafka
 from beam_pipelines.io.lake import WriteToLake
 from beam_pipelines.io.lake_objects import NEWS_DATA
 from beam_pipelines.io.tables import DATA_QUALITY, NEWS_SENTIMENT, NEWS_WINDOWS
 from beam_pipelines.io.timescale import WriteToTimescale
-from beam_pipelines.options import parse
 from beam_pipelines.reading import add_reading_flags, reading_of
 from beam_pipelines.runners.defaults import new_pipeline
 from beam_pipelines.stream import (
@@ -46,7 +45,7 @@ from beam_pipelines.stream import (
     has_no_end,
     monitor_of,
     nobody,
-    run_to_end,
+    run_stream,
     sinks_of,
     streams_suite_of,
     write_dead_letters,
@@ -169,12 +168,7 @@ def main(argv: Sequence[str], begun: Callable[[], None] = nobody) -> int:
       argv: the command line without the program's name.
       begun: is called when it runs.
     """
-    options, beam_options = parse(argv, add_flags, "beam_pipelines.news", str(__doc__).splitlines()[0])
-    for check in checks_of(options, beam_options):
-        check.run()
-    job = pipeline_of(options, beam_options)
-    with exposed(options, "news"):
-        return run_to_end(job, begun)
+    return run_stream(sys.modules[__name__], argv, begun)
 
 
 def _source_of(options: argparse.Namespace, sinks: Sinks) -> beam.PTransform:

@@ -8,6 +8,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -17,12 +18,13 @@ from rich.console import Console
 
 from beam_pipelines.command_line import DAY, Kind, file, filled_as, folder, topic_read, topic_written
 from beam_pipelines.errors import UsageError, telling_mistakes
-from beam_pipelines.exposing import add_metrics_flags, check_metrics
+from beam_pipelines.exposing import add_metrics_flags, check_metrics, exposed
 from beam_pipelines.io.kafka import KafkaConfig, WriteToKafka, check_kafka, parse_position
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteRefusedToLake, check_lake
 from beam_pipelines.io.lake_objects import Layout
 from beam_pipelines.io.tables import DATA_QUALITY, Table
 from beam_pipelines.io.timescale import WriteToTimescale, check_timescale
+from beam_pipelines.options import parse
 from beam_pipelines.runners.cluster import check_restored
 from beam_pipelines.runners.defaults import DIRECT_RUNNER, FlinkOptions, with_defaults
 from beam_pipelines.secrets import referred
@@ -51,6 +53,7 @@ __all__ = [
     "lake_place",
     "monitor_of",
     "nobody",
+    "run_stream",
     "run_to_end",
     "sinks_of",
     "streams_suite_of",
@@ -375,6 +378,23 @@ def begin(pipeline: beam.Pipeline, begun: Callable[[], None]) -> beam.runners.ru
     if not direct:
         begun()
     return result
+
+
+def run_stream(stream: ModuleType, argv: Sequence[str], begun: Callable[[], None]) -> int:
+    """Runs a stream's program to its end; an unbounded one until it is cancelled.
+
+    Args:
+      stream: its module, with `add_flags`, `checks_of` and `pipeline_of`.
+      argv: the command line without the program's name.
+      begun: is called when it runs.
+    """
+    name = stream.__name__
+    options, beam_options = parse(argv, stream.add_flags, name, str(stream.__doc__).splitlines()[0])
+    for check in stream.checks_of(options, beam_options):
+        check.run()
+    job = stream.pipeline_of(options, beam_options)
+    with exposed(options, job.name):
+        return run_to_end(job, begun)
 
 
 def run_to_end(job: Prepared, begun: Callable[[], None] = nobody) -> int:

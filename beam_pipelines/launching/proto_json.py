@@ -5,6 +5,7 @@ What protobuf's own parser takes is read (https://protobuf.dev/programming-guide
 hand: `"true"` for a truth value, a number for a text.  Fields that are not known are left out.
 """
 
+import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -92,13 +93,20 @@ def texts_by_name(where: str, value: object) -> dict[str, str]:
     return {name: text(f"{where}.{name}", it) for name, it in value.items()}
 
 
-def message(fields: Mapping[str, Reader]) -> Reader:
-    """A message of these fields, by their names in camelCase; gives those that are set."""
+def message(fields: Mapping[str, Reader], whole: bool = False) -> Reader:
+    """A message of these fields, by their names in camelCase; gives those that are set.
+
+    Args:
+      fields: how each is read.
+      whole: whether it must be understood as a whole: a field that is not known is a mistake.
+    """
     known = {_plain(name): name for name in fields}
 
     def read(where: str, value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise _no(where, value, "an object")
+        if whole:
+            _refuse_unknown(where, value, fields)
         found: dict[str, Any] = {}
         for given, it in value.items():
             name = known.get(_plain(given))
@@ -109,6 +117,15 @@ def message(fields: Mapping[str, Reader]) -> Reader:
         return found
 
     return read
+
+
+def _refuse_unknown(where: str, value: Mapping[str, object], fields: Mapping[str, Reader]) -> None:
+    known = set(map(_plain, fields))
+    for name in value:
+        if _plain(name) not in known:
+            near = difflib.get_close_matches(name, list(fields), n=1)
+            cure = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}"
+            raise UsageError(f"{where} has no field {name}: {cure}")
 
 
 def written(fields: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:

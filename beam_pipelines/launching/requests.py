@@ -6,7 +6,6 @@ A request is a LaunchFlexTemplateRequest
 """
 
 import argparse
-import difflib
 import json
 import pathlib
 import re
@@ -69,17 +68,21 @@ def _any(_where: str, value: object) -> object:
     return value
 
 
-_PARAMETER = {
-    "jobName": text,
-    "containerSpec": _any,
-    "containerSpecGcsPath": text,
-    "parameters": texts_by_name,
-    "launchOptions": texts_by_name,
-    "environment": read_environment,
-    "update": truth,
-    "transformNameMappings": texts_by_name,
-}
-_REQUEST = {"projectId": text, "location": text, "launchParameter": _any, "validateOnly": truth}
+# Unlike a template, which may be newer than its reader, a request must be understood as a whole.
+_parameter = message(
+    {
+        "jobName": text,
+        "containerSpec": _any,
+        "containerSpecGcsPath": text,
+        "parameters": texts_by_name,
+        "launchOptions": texts_by_name,
+        "environment": read_environment,
+        "update": truth,
+        "transformNameMappings": texts_by_name,
+    },
+    whole=True,
+)
+_request = message({"projectId": text, "location": text, "launchParameter": _any, "validateOnly": truth}, whole=True)
 
 
 def read_request(content: str) -> LaunchRequest:
@@ -88,10 +91,10 @@ def read_request(content: str) -> LaunchRequest:
     Raises:
       UsageError: names the field that is missing, wrong or unknown.
     """
-    whole = _fields(_REQUEST, "the request", parsed(content, "the request"))
+    whole = _request("the request", parsed(content, "the request"))
     if "launchParameter" not in whole:
         raise UsageError('the request has no launchParameter: give {"launchParameter": {"jobName": ..., ...}}')
-    launch = _fields(_PARAMETER, "launchParameter", whole["launchParameter"])
+    launch = _parameter("launchParameter", whole["launchParameter"])
     options = dict(launch.get("launchOptions", {}))
     runner = runner_named(options.pop("runner", RUNNERS[0]))
     spec, path = _spec_in(launch, runner)
@@ -114,23 +117,6 @@ def read_request(content: str) -> LaunchRequest:
 def runner_named(text: str) -> str:
     """A runner by its name, in whatever case; another name as it is."""
     return next((it for it in RUNNERS if it.lower() == text.strip().lower()), text)
-
-
-def _fields(known: Mapping[str, Any], where: str, given: object) -> dict[str, Any]:
-    """Unlike a template, which may be newer than its reader, a request must be understood as a whole."""
-    if isinstance(given, dict):
-        plain = {_plain(name): name for name in known}
-        for name in given:
-            if _plain(name) not in plain:
-                near = difflib.get_close_matches(name, list(known), n=1)
-                cure = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-                raise UsageError(f"{where} has no field {name}: {cure}")
-    found: dict[str, Any] = message(known)(where, given)
-    return found
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
 
 
 def _spec_in(launch: Mapping[str, Any], runner: str) -> tuple[ContainerSpec, str]:
