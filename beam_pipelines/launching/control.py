@@ -70,7 +70,17 @@ def status_of(record: Record) -> Status:
     if ended and code == 0:
         return Status(DONE, ended["at"], code)
     submitted = record.job.flink_master and record.log.exists()  # before, the name may be that of the job it replaces
-    return _on_cluster(record, ended) if submitted else _by_process(record, ended)
+    return _steady(record, _on_cluster(record, ended)) if submitted else _by_process(record, ended)
+
+
+def _steady(record: Record, status: Status) -> Status:
+    """A job that was RUNNING is so until it ends, also while Flink restarts its tasks."""
+    ran = record.told("ran")
+    if status.state == STARTING and ran:
+        return status._replace(state=RUNNING, since=ran["at"])
+    if status.state == RUNNING and not ran:
+        record.tell("ran", at=status.since)
+    return status
 
 
 def lives(record: Record) -> bool:

@@ -1,7 +1,7 @@
 """The jobs that were launched on this machine, a folder each, so that any shell finds them again.
 
 A folder holds `job.json`, `log` and `graph.json`, and what became of the job: `process.json`, `running.json`,
-`cluster.json`, `stopped.json`, `ended.json`.  Nothing in it is secret: parameters that are hold references.
+`ran.json`, `cluster.json`, `stopped.json`, `ended.json`.  Nothing in it is secret: parameters that are hold references.
 """
 
 import datetime
