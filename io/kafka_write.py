@@ -133,17 +133,28 @@ def _headers_of(batch: pa.RecordBatch) -> Iterable[_Headers]:
     """The headers of each row; a null is none."""
     if not batch.num_columns:
         return itertools.repeat([], batch.num_rows)
-    named = (zip(itertools.repeat(name), _texts(batch[name])) for name in batch.schema.names)
-    rows = map(list, zip(*named, strict=True))
+    rows = map(list, zip(*(_named(name, batch[name]) for name in batch.schema.names), strict=True))
     if not any(column.null_count for column in batch.columns):
         return rows
     return ([header for header in row if header[1] is not None] for row in rows)
 
 
+def _named(name: str, column: pa.Array) -> Iterable[tuple[str, bytes | None]]:
+    """A header in each row; rows with the same word of a dictionary share it."""
+    if not pa.types.is_dictionary(column.type):
+        return zip(itertools.repeat(name), _texts(column))
+    headers = [(name, text) for text in _texts(column.dictionary)] + [(name, None)]
+    return [headers[index] for index in column.indices.fill_null(-1).to_pylist()]
+
+
 def _texts(column: pa.Array) -> list[bytes | None]:
-    if not pa.types.is_binary(column.type):
-        column = column.cast(pa.string()).cast(pa.binary())
-    return to_list(column)
+    if pa.types.is_dictionary(column.type):
+        return to_list(pa.DictionaryArray.from_arrays(column.indices, _binary(column.dictionary)))
+    return to_list(_binary(column))
+
+
+def _binary(column: pa.Array) -> pa.Array:
+    return column if pa.types.is_binary(column.type) else column.cast(pa.string()).cast(pa.binary())
 
 
 def _refused(topic: str, refused: ck.KafkaException, value: bytes | None) -> KafkaWriteError:

@@ -23,14 +23,12 @@ _Array = npt.NDArray[Any]
 _NULL = b"\xff\xff\xff\xff"
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
 _TRAILER = b"\xff\xff"
-_NUMERIC = np.dtype([("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", 5)])
 _NUMERICS = ("numeric(5,4)", "numeric(20,8)")  # sent with 8 decimals, which the server rounds to its own
 _LAYOUTS = {
     "bigint": np.dtype(">i8"),
     "boolean": np.dtype("u1"),
     "double precision": np.dtype(">f8"),
     "integer": np.dtype(">i4"),
-    **dict.fromkeys(_NUMERICS, _NUMERIC),
     "timestamp with time zone": np.dtype(">i8"),
 }
 _TEXT_OID, _DOUBLE_OID = 25, 701
@@ -116,7 +114,7 @@ _CONTENTS: dict[str, Callable[[pa.Array], pa.BinaryArray]] = {
     "text[]": _text_arrays,
     "uuid": _uuids,
 }
-TYPES = frozenset([*_LAYOUTS, *_CONTENTS])
+TYPES = frozenset([*_LAYOUTS, *_NUMERICS, *_CONTENTS])
 """The column types that can be written, as PostgreSQL's format_type() spells them."""
 
 
@@ -187,15 +185,21 @@ def numeric(values: _Array) -> _Array:
 
 
 def _digits(whole: _Array, units: _Array, negative: _Array, over: _Array) -> _Array:
-    wire = np.empty(len(whole), _NUMERIC)
-    wire["ndigits"], wire["dscale"] = 5, 8
-    wire["weight"] = 2 + over
-    wire["sign"] = negative * np.uint16(0x4000)
-    digits, left, right = wire["digits"], whole.astype(np.int64), units.astype(np.int32)
+    left, right = whole.astype(np.int64), units.astype(np.int32)
     high, ten_thousands = left // _BASE, right // _BASE
-    digits[:, 0] = high // _BASE
-    digits[:, 1] = high % _BASE
-    digits[:, 2] = left - high * _BASE
-    digits[:, 3] = ten_thousands
-    digits[:, 4] = right - ten_thousands * _BASE
+    digits = [high // _BASE, high % _BASE, left - high * _BASE, ten_thousands, right - ten_thousands * _BASE]
+    used = [at for at, column in enumerate(digits) if column.any()] or [0]
+    first, end = used[0], used[-1] + 1  # those before and behind are zero in every row
+    wire = np.empty(len(whole), _numeric_of(end - first))
+    wire["ndigits"], wire["dscale"] = end - first, 8
+    wire["weight"] = 2 - first + over
+    wire["sign"] = negative * np.uint16(0x4000)
+    for at, column in enumerate(digits[first:end]):
+        wire["digits"][:, at] = column
     return wire
+
+
+def _numeric_of(digits: int) -> np.dtype[np.void]:
+    return np.dtype(
+        [("ndigits", ">i2"), ("weight", ">i2"), ("sign", ">u2"), ("dscale", ">i2"), ("digits", ">i2", (digits,))]
+    )

@@ -4,8 +4,8 @@ import itertools
 import json
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ def _decimals(columns: Sequence[pa.Array]) -> list[pa.Array]:
     if not columns:
         return []
     values = np.concatenate([_doubles(column) for column in columns])
-    together = pa.array([msgspec.json.encode(values.tolist())[1:-1]]).cast(pa.string())
+    together = pa.array([orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]], pa.string())
     text = pc.split_pattern(together, ",").values
     finite = np.isfinite(values)
     if not finite.all():

@@ -15,6 +15,7 @@ _FIELDS = (
     *("symbol", "timestamp", "price", "volume", "bid", "ask", "bid_size", "ask_size", "sma_20", "sma_50", "rsi"),
     *("bollinger_upper", "bollinger_lower", "processed_at", "pipeline_version", "source", "seq", "late"),
 )
+_KEY = pa.dictionary(pa.int32(), pa.binary())
 _DECIMALS = [field.name for field in ENRICHED if pa.types.is_floating(field.type)]
 
 
@@ -28,8 +29,9 @@ def processed_messages(ticks: pa.RecordBatch) -> pa.RecordBatch:
     columns["processed_at"] = ticks["processed_at"].cast(pa.timestamp("ms", "UTC"))
     columns["pipeline_version"] = pa.repeat(PIPELINE_VERSION, len(ticks)).dictionary_encode()
     values = json_rows(pa.record_batch({name: columns[name] for name in _FIELDS}), nulls=True)
-    key = ticks["symbol"].dictionary_decode().cast(pa.binary())
-    return pa.record_batch({"key": key, "value": values, "partition": ticks["partition"], "offset": ticks["offset"]})
+    partition = ticks["partition"].dictionary_encode()  # the same in all rows
+    key = ticks["symbol"].cast(_KEY)
+    return pa.record_batch({"key": key, "value": values, "partition": partition, "offset": ticks["offset"]})
 
 
 def anomaly_messages(anomalies: pa.RecordBatch) -> pa.RecordBatch:
@@ -40,9 +42,9 @@ def anomaly_messages(anomalies: pa.RecordBatch) -> pa.RecordBatch:
     columns = dict(zip(anomalies.schema.names, anomalies.columns, strict=True))
     columns |= {name: columns[name].cast(pa.timestamp("ms", "UTC")) for name in ("time", "detected_at")}
     log = {name: columns.pop(name) for name in ("partition", "offset")}
-    key = columns["symbol"].dictionary_decode().cast(pa.binary())
     version = {"pipeline_version": pa.repeat(PIPELINE_VERSION, len(anomalies)).dictionary_encode()}
-    return pa.record_batch({"key": key, "value": json_rows(pa.record_batch(columns | version)), **log})
+    values = json_rows(pa.record_batch(columns | version))
+    return pa.record_batch({"key": anomalies["symbol"].cast(_KEY), "value": values, **log})
 
 
 def quality_alerts(quality: pa.RecordBatch) -> pa.RecordBatch:

@@ -18,6 +18,7 @@ EXACT = decimal.Context(prec=1000)
 
 def decoded(wire: np.ndarray) -> decimal.Decimal:
     """What numeric_recv makes of one value."""
+    assert wire["ndigits"] == len(wire["digits"])
     digits = [decimal.Decimal(int(digit)) for digit in wire["digits"]]
     assert all(0 <= digit < 10_000 for digit in digits)
     weight = int(wire["weight"])
@@ -35,6 +36,16 @@ def decoded(wire: np.ndarray) -> decimal.Decimal:
 def test_rounds_the_exact_value_half_to_even(value: float) -> None:
     expected = decimal.Decimal(value).quantize(EIGHT, decimal.ROUND_HALF_EVEN, EXACT)
     assert decoded(numeric(np.array([value]))[0]) == expected
+
+
+@given(st.lists(st.floats(-1e9, 1e9) | st.sampled_from([0.0, 0.5, 20_000.0, 1e-8, 1e13]), max_size=5))
+def test_values_beside_each_other_are_what_they_are_alone(values: list[float]) -> None:
+    together = [decoded(it) for it in numeric(np.array(values, np.float64))]
+    assert together == [decoded(numeric(np.array([value]))[0]) for value in values]
+
+
+def test_prices_take_no_more_digits_than_they_have() -> None:
+    assert numeric(np.array([9_999.25, 0.5])).dtype["digits"].shape == (2,)
 
 
 @pytest.mark.parametrize("value", [1e12, -1e12, 1e300])
