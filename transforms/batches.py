@@ -283,6 +283,7 @@ def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 
 _PLAIN = pa.ipc.IpcWriteOptions()  # else Arrow asks the environment four times a batch, a quarter of all it takes
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
+_MANY = 4_000  # rows of which compressing takes no longer than copying what it spares
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:
@@ -312,8 +313,8 @@ class ArrowCoder(beam.coders.Coder):
     """Record batches as Arrow IPC streams.  The one coder of every batch in every pipeline."""
 
     def encode(self, value: pa.RecordBatch) -> bytes:
-        """Arrow IPC stream of one batch."""
-        return to_bytes(value)
+        """Arrow IPC stream of one batch; compressed if it is large, since the runner copies it many times."""
+        return to_fewer_bytes(value) if len(value) >= _MANY else to_bytes(value)
 
     def decode(self, encoded: bytes) -> pa.RecordBatch:
         """The batch of an Arrow IPC stream."""

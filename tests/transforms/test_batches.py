@@ -1,0 +1,22 @@
+import pyarrow as pa
+import pytest
+
+from beam_pipelines.transforms.batches import ArrowCoder, Span, to_bytes, with_span
+
+
+def batch(rows: int) -> pa.RecordBatch:
+    columns = {
+        "price": [100 + row % 7 / 8 for row in range(rows)],
+        "symbol": pa.array(["A"] * rows).dictionary_encode(),
+    }
+    return with_span(pa.record_batch(columns), Span("t", 3, 0, rows))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3_999, 4_000, 10_000])
+def test_batches_of_any_size_come_back(rows: int) -> None:
+    coder = ArrowCoder()
+    assert coder.decode(coder.encode(batch(rows))).equals(batch(rows), check_metadata=True)
+
+
+def test_large_batches_cross_in_less_than_half_of_their_bytes() -> None:
+    assert len(ArrowCoder().encode(batch(10_000))) < len(to_bytes(batch(10_000))) / 2
