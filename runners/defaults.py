@@ -9,6 +9,7 @@ from typing import NamedTuple
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     FlinkRunnerOptions,
+    JobServerOptions,
     PipelineOptions,
     PortableOptions,
     SetupOptions,
@@ -22,6 +23,7 @@ from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.cluster import Cluster, url_of
 from beam_pipelines.runners.flink import EMBEDDED, conf_dir_of_streams, job_server_jar
 from beam_pipelines.runners.preflight import check_environment, check_files, check_job_endpoint, check_workers
+from beam_pipelines.runners.servers.base import free_port
 from beam_pipelines.runners.spark import job_server_jar as spark_job_server_jar
 from beam_pipelines.runners.spark import spark_host
 
@@ -158,6 +160,7 @@ def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
     check_workers(portable, f"--flink_master={flink.flink_master}", host)
     if not flink.flink_job_server_jar:
         flink.flink_job_server_jar = job_server_jar(flink.flink_master)
+    _job_server_ports(options)
     if unbounded:
         _streaming_defaults(options)
 
@@ -174,6 +177,15 @@ def _spark_defaults(options: PipelineOptions) -> None:
         portable.environment_cache_millis = _WORKERS_REST_MS
     if not spark.spark_job_server_jar:
         spark.spark_job_server_jar = spark_job_server_jar(spark.spark_master_url)
+    _job_server_ports(options)
+
+
+def _job_server_ports(options: PipelineOptions) -> None:
+    """Beam would take ports that some connection may have got before its job server, a second later, listens."""
+    server = options.view_as(JobServerOptions)
+    for name in ("job_port", "artifact_port", "expansion_port"):
+        if not getattr(server, name):
+            setattr(server, name, free_port())
 
 
 def _need_java(options: PipelineOptions) -> None:

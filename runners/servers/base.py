@@ -15,7 +15,7 @@ import psutil
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.processes import Process, spawn, stop, sweep
 
-__all__ = ["HOST", "Command", "Server", "ServerError", "accepts"]
+__all__ = ["HOST", "Command", "Server", "ServerError", "accepts", "free_port"]
 
 HOST = "127.0.0.1"
 LOG_LINES = 15
@@ -163,6 +163,13 @@ class Server(abc.ABC):
 
     def _may_take(self, port: int) -> bool:
         return _given.get(port, self.folder) == self.folder and _is_free(port)
+
+
+def free_port() -> int:
+    """A port at which nobody listens, and that the system gives to no outgoing connection."""
+    while not _is_free(port := random.randint(*PORTS)):  # noqa: S311
+        pass
+    return port
 
 
 def accepts(address: str) -> bool:

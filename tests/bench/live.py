@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ Cpu = dict[str, float]  # CPU-seconds by server
 def fresh_stack(name: str, slots: int = 2) -> Iterator[tuple[Stack, Endpoints]]:
     """Servers with empty tables, gone at the block's end; programs that are started in it find them."""
     stack = Stack(cache_dir() / f"bench-{name}", slots=slots)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a stopped benchmark leaves its servers behind
     try:
         ends = stack.up()
         os.environ.update(ends.environment())

@@ -10,8 +10,10 @@ import confluent_kafka
 import psycopg
 import pyarrow.fs
 import pytest
+from apache_beam.options.pipeline_options import JobServerOptions, PipelineOptions
 from confluent_kafka.admin import AdminClient
 
+from beam_pipelines.runners.defaults import with_defaults
 from beam_pipelines.runners.local import Stack
 from beam_pipelines.runners.servers.base import ServerError
 from beam_pipelines.runners.servers.kafka import Kafka
@@ -100,4 +102,7 @@ def test_a_stranger_at_the_port_is_not_taken_for_ours(postgres_server: Postgres,
 def test_no_server_wants_a_port_that_an_outgoing_connection_may_have(tmp_path: pathlib.Path) -> None:
     lowest = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     ports = {name: port for server in Stack(tmp_path).servers for name, port in server.preferred_ports.items()}
+    job_server = with_defaults(PipelineOptions(["--runner=FlinkRunner"]), unbounded=False).view_as(JobServerOptions)
+    ports |= {name: getattr(job_server, name) for name in ("job_port", "artifact_port", "expansion_port")}
+    assert min(ports["job_port"], ports["artifact_port"], ports["expansion_port"]) > 0
     assert {name: port for name, port in ports.items() if port >= lowest} == {}
