@@ -3,10 +3,14 @@
 Ticks of 500 symbols in 8 partitions; a tenth of them warms the job up, then all the rest is there at once.  Counted
 from that moment until the last bar that the log closes is in the table: CPU-seconds of every process, by server, and
 ticks a second.  Two task slots, two SDK workers, RocksDB, a checkpoint every 10 s.
+
+A shared machine gives the same program a third more or less within the hour, so each figure has a yardstick beside it:
+what json.loads of such a tick takes just before and after, in CPU-seconds per million.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -35,13 +39,28 @@ PROGRAMS = {
 CLIENT = ("workers", "taskmanager", "jobmanager")  # all that is not a server of others too
 
 
+_TICK = (
+    '{"symbol":"S00123","timestamp":1736173800123,"price":120.91,"volume":391,"bid":120.9,"ask":120.92,"bid_size":3,'
+    '"ask_size":5,"source":"bench"}'
+)
+
+
 class Run(NamedTuple):
     ticks: int
     seconds: float
     cpu: Cpu
+    yardstick: float  # CPU-seconds per million
 
     def per_million(self, *servers: str) -> float:
         return sum(self.cpu[name] for name in servers or self.cpu) / self.ticks * 1e6
+
+
+def yardstick(ticks: int = 300_000) -> float:
+    """CPU-seconds per million calls of json.loads, with whatever else the machine is doing for others."""
+    began = time.process_time()
+    for _ in range(ticks):
+        json.loads(_TICK)
+    return (time.process_time() - began) / ticks * 1e6
 
 
 def threads_of(server: Server) -> Counter[str]:
@@ -110,6 +129,7 @@ def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Lo
     ) as running:
         await_ticks(ends, running, load.warm, bars="true")  # provisional ones too: the warm part has come to rest
         threads = {server: threads_of(server) for server in (stack.task_manager, stack.worker_pool)}
+        measured = yardstick()
         before, began = cpu_of(stack), time.monotonic()
         load.release()
         if options.profile:
@@ -119,7 +139,8 @@ def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Lo
         if options.profile:
             for server, earlier in threads.items():
                 print(server.name, (threads_of(server) - earlier).most_common(12))
-    return Run(load.ticks - load.warm, seconds, {name: after[name] - before[name] for name in before})
+    spent = {name: after[name] - before[name] for name in before}
+    return Run(load.ticks - load.warm, seconds, spent, (measured + yardstick()) / 2)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -146,6 +167,7 @@ def report(outputs: str, run: Run) -> None:
         outputs,
         f"{run.ticks / run.seconds:,.0f}/s",
         {name: round(run.per_million(name), 2) for name in run.cpu},
+        f"yardstick {run.yardstick:.2f}",
         flush=True,
     )
 
@@ -155,6 +177,8 @@ def print_table(outputs: str, runs: list[Run]) -> None:
     for title, names in [("Python workers and Flink", CLIENT), *((name, (name,)) for name in runs[0].cpu), ("all", ())]:
         values = [run.per_million(*names) for run in runs]
         print(f"| {title} | {statistics.median(values):.2f} | {min(values):.2f}-{max(values):.2f} |")
+    sticks = [run.yardstick for run in runs]
+    print(f"| yardstick | {statistics.median(sticks):.2f} | {min(sticks):.2f}-{max(sticks):.2f} |")
     rates = [run.ticks / run.seconds for run in runs]
     print(f"| ticks a second | {statistics.median(rates):,.0f} | {min(rates):,.0f}-{max(rates):,.0f} |")
 
