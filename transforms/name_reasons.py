@@ -18,6 +18,7 @@ _LEGAL_FORM = re.compile(
     r"|plc|PLC|Plc|N\.?V|S\.A|SA|SE|AG|Holdings|HOLDINGS|Group|GROUP)\b"
 )
 _PART = re.compile(r"-(?!(?:owned|backed|led|made|funded|controlled)\b)")
+_SPACE = re.compile(r"\s")
 _SIGNS = re.compile(r"[%$€£¥]")
 _OPENINGS = " \t\u00a0\"\u201c\u2018'("
 
@@ -190,7 +191,7 @@ def is_surname(text: str, begin: int, people: frozenset[str]) -> bool:
     """Whether a first name or a title stands before."""
     if text[begin - 1 : begin] != " ":
         return False
-    near = text[begin - 16 if begin > 16 else 0 : begin - 1].rpartition(" ")[2]
+    near = _SPACE.split(text[begin - 16 if begin > 16 else 0 : begin - 1])[-1]
     if near.islower():
         return False
     near = near.lstrip(_OPENINGS)

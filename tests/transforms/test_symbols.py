@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from beam_pipelines.errors import UsageError
@@ -307,6 +307,7 @@ def test_mentions_lie_in_the_text_in_order_and_apart(text):
 
 
 @given(TEXTS)
+@example('Jane APPLE"AAPL')  # a first name at the beginning of a line
 def test_lines_around_a_text_change_nothing(text):
     before, after = "a day without names\n", "\nand nothing else"
     moved = packaged_directory().mentions(before + text + after)
