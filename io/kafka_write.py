@@ -144,7 +144,7 @@ def _named(name: str, column: pa.Array) -> Iterable[tuple[str, bytes | None]]:
     if not pa.types.is_dictionary(column.type):
         return zip(itertools.repeat(name), _texts(column))
     headers = [(name, text) for text in _texts(column.dictionary)] + [(name, None)]
-    return [headers[index] for index in column.indices.fill_null(-1).to_pylist()]
+    return [headers[index] for index in to_list(column.indices.fill_null(-1))]
 
 
 def _texts(column: pa.Array) -> list[bytes | None]:

@@ -106,7 +106,7 @@ def message(fields: Mapping[str, Reader], whole: bool = False) -> Reader:
         if not isinstance(value, dict):
             raise _no(where, value, "an object")
         if whole:
-            _refuse_unknown(where, value, fields)
+            _refuse_unknown(where, value, known)
         found: dict[str, Any] = {}
         for given, it in value.items():
             name = known.get(_plain(given))
@@ -119,11 +119,11 @@ def message(fields: Mapping[str, Reader], whole: bool = False) -> Reader:
     return read
 
 
-def _refuse_unknown(where: str, value: Mapping[str, object], fields: Mapping[str, Reader]) -> None:
-    known = set(map(_plain, fields))
+def _refuse_unknown(where: str, value: Mapping[str, object], known: Mapping[str, str]) -> None:
+    fields = [*known.values()]
     for name in value:
         if _plain(name) not in known:
-            near = difflib.get_close_matches(name, list(fields), n=1)
+            near = difflib.get_close_matches(name, fields, n=1)
             cure = f"did you mean {near[0]}?" if near else f"it has {', '.join(fields)}"
             raise UsageError(f"{where} has no field {name}: {cure}")
 
