@@ -22,6 +22,7 @@ from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir
 from beam_pipelines.runners.cluster import Cluster, url_of
 from beam_pipelines.runners.flink import EMBEDDED, conf_dir_of_streams, job_server_jar
+from beam_pipelines.runners.maven import QUICK_COMPILER
 from beam_pipelines.runners.preflight import check_environment, check_files, check_job_endpoint, check_workers
 from beam_pipelines.runners.servers.base import free_port
 from beam_pipelines.runners.spark import job_server_jar as spark_job_server_jar
@@ -122,6 +123,8 @@ def with_defaults(options: PipelineOptions, unbounded: bool) -> PipelineOptions:
     check_files(options.view_as(SetupOptions))
     check_environment(options.view_as(PortableOptions))
     check_job_endpoint(options.view_as(PortableOptions), standard.runner)
+    if is_flink(options) or is_spark(options):
+        _job_server_defaults(options)
     if is_flink(options):
         _flink_defaults(options, unbounded)
     else:
@@ -146,7 +149,6 @@ def _refuse_what_flink_does(options: PipelineOptions, unbounded: bool) -> None:
 
 def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
     flink, portable = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions)
-    _need_java(options)
     flink.flink_master = "[local]" if flink.flink_master == "[auto]" else flink.flink_master.strip()
     flink.flink_version = "1.19"
     for flag in ("parallelism", "max_parallelism"):
@@ -160,14 +162,12 @@ def _flink_defaults(options: PipelineOptions, unbounded: bool) -> None:
     check_workers(portable, f"--flink_master={flink.flink_master}", host)
     if not flink.flink_job_server_jar:
         flink.flink_job_server_jar = job_server_jar(flink.flink_master)
-    _job_server_ports(options)
     if unbounded:
         _streaming_defaults(options)
 
 
 def _spark_defaults(options: PipelineOptions) -> None:
     spark, portable = options.view_as(SparkRunnerOptions), options.view_as(PortableOptions)
-    _need_java(options)
     if spark.spark_master_url == _BEAMS_SPARK:
         spark.spark_master_url = "local[*]"
     _check_jar("spark_job_server_jar", spark.spark_job_server_jar)
@@ -177,21 +177,18 @@ def _spark_defaults(options: PipelineOptions) -> None:
         portable.environment_cache_millis = _WORKERS_REST_MS
     if not spark.spark_job_server_jar:
         spark.spark_job_server_jar = spark_job_server_jar(spark.spark_master_url)
-    _job_server_ports(options)
 
 
-def _job_server_ports(options: PipelineOptions) -> None:
-    """Beam would take ports that some connection may have got before its job server, a second later, listens."""
-    server = options.view_as(JobServerOptions)
-    for name in ("job_port", "artifact_port", "expansion_port"):
-        if not getattr(server, name):
-            setattr(server, name, free_port())
-
-
-def _need_java(options: PipelineOptions) -> None:
+def _job_server_defaults(options: PipelineOptions) -> None:
     if shutil.which("java") is None:
         runner = options.view_as(StandardOptions).runner
         raise UsageError(f"--runner={runner} needs Java 17 and there is no `java` on the PATH: install it")
+    server = options.view_as(JobServerOptions)
+    for name in ("job_port", "artifact_port", "expansion_port"):
+        # Beam would take ports that some connection may have got before its job server, a second later, listens.
+        if not getattr(server, name):
+            setattr(server, name, free_port())
+    server.job_server_jvm_properties = server.job_server_jvm_properties or [QUICK_COMPILER]
 
 
 def _check_jar(flag: str, jar: str | None) -> None:

@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir, locked
 
-__all__ = ["java", "manifest", "pathing_jar", "resolve", "resolve_pom", "unstaged"]
+__all__ = ["QUICK_COMPILER", "java", "manifest", "pathing_jar", "resolve", "resolve_pom", "unstaged"]
 
 JAVA_OLDEST = 17
+QUICK_COMPILER = "-XX:TieredStopAtLevel=1"
+"""For virtual machines that start things or hand bytes on: the optimising compiler would cost more than it spares."""
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 MANIFEST_LINE = 72  # bytes, without the line break: what the JAR specification allows
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of zip files; a fixed date makes equal jars equal bytes

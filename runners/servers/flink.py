@@ -106,7 +106,8 @@ class JobManager(Server):
                 "rest.bind-port": self.ports["flink"],
             },
         )
-        return java_command(self, self.store, JOB_MANAGER_CLASS, ["-Xms256m", "-Xmx768m"])
+        options = ["-Xms256m", "-Xmx768m", "-XX:+UseSerialGC", maven.QUICK_COMPILER]
+        return java_command(self, self.store, JOB_MANAGER_CLASS, options)
 
     def ready(self) -> bool:
         """Whether it answers."""
@@ -139,6 +140,9 @@ class TaskManager(Server):
       ports: as for every server.
       job_manager: whom it serves.
       slots: how many parallel parts of jobs it can run.
+
+    Attributes:
+      compiler: options of its virtual machine.  For jobs in Python it hands bytes on; jobs in Java gain from `()`.
     """
 
     name = "taskmanager"
@@ -150,6 +154,7 @@ class TaskManager(Server):
         super().__init__(folder, ports)
         self._job_manager = job_manager
         self._slots = slots
+        self.compiler: tuple[str, ...] = (maven.QUICK_COMPILER,)
         self._identity = self.folder / "resource-id"
 
     def provide(self) -> None:
@@ -189,7 +194,7 @@ class TaskManager(Server):
             f"-XX:MaxDirectMemorySize={FRAMEWORK_DIRECT + NETWORK}m",
             f"-XX:MaxMetaspaceSize={METASPACE}m",
         ]
-        return java_command(self, self._job_manager.store, TASK_MANAGER_CLASS, memory)
+        return java_command(self, self._job_manager.store, TASK_MANAGER_CLASS, [*memory, *self.compiler])
 
     def ready(self) -> bool:
         """Whether its slots are known to the JobManager."""
@@ -217,11 +222,11 @@ def provide_flink(store: CheckpointStore) -> None:
         maven.resolve(store.plugin)
 
 
-def java_command(server: Server, store: CheckpointStore, main_class: str, memory: list[str]) -> Command:
+def java_command(server: Server, store: CheckpointStore, main_class: str, machine: list[str]) -> Command:
     """How a Flink process is run."""
     logging = [f"-Dorg.slf4j.simpleLogger.{key}" for key in ("showDateTime=true", "dateTimeFormat=HH:mm:ss.SSS")]
     opens = [f"--add-opens={package}=ALL-UNNAMED" for package in ADD_OPENS]
-    options = [*memory, *opens, *logging, f"-Dlog.file={server.log}"]  # log.file: for the web page
+    options = [*machine, *opens, *logging, f"-Dlog.file={server.log}"]  # log.file: for the web page
     class_path = f"{maven.resolve('flink')}/*"
     conf = str(server.folder / "conf")
     environment = {

@@ -82,7 +82,7 @@ class Kafka(Server):
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # With "=", because one id in 64 begins with a hyphen.
         tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", f"--cluster-id={cluster}", "-c", properties]
-        command = [maven.java(), "-XX:TieredStopAtLevel=1", JVM[-1], "-cp", class_path, *tool]
+        command = [maven.java(), maven.QUICK_COMPILER, JVM[-1], "-cp", class_path, *tool]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode:
             raise ServerError(f"kafka: its log folder at {HOST} could not be formatted: {done.stdout}{done.stderr}")

@@ -17,9 +17,14 @@ Cpu = dict[str, float]  # CPU-seconds by server
 
 
 @contextlib.contextmanager
-def fresh_stack(name: str, slots: int = 2) -> Iterator[tuple[Stack, Endpoints]]:
-    """Servers with empty tables, gone at the block's end; programs that are started in it find them."""
+def fresh_stack(name: str, slots: int = 2, java_jobs: bool = False) -> Iterator[tuple[Stack, Endpoints]]:
+    """Servers with empty tables, gone at the block's end; programs that are started in it find them.
+
+    With `java_jobs` the TaskManager compiles as jobs in Java want it.
+    """
     stack = Stack(cache_dir() / f"bench-{name}", slots=slots)
+    if java_jobs:
+        stack.task_manager.compiler = ()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else a stopped benchmark leaves its servers behind
     try:
         ends = stack.up()

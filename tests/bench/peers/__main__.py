@@ -93,7 +93,7 @@ def main() -> None:
         provide(peer)
     ours: list[Run] = []
     theirs: list[dict[Peer, Beside]] = []
-    with fresh_stack("stream", options.slots) as (stack, ends):
+    with fresh_stack("stream", options.slots, java_jobs=True) as (stack, ends):
         few = few_ticks(ends, f"few-{os.getpid()}")
         for peer in peers:
             run(peer, few, stack)  # not counted: the first job of a cluster and the first import of a file are slow
