@@ -123,13 +123,13 @@ def with_defaults(options: PipelineOptions, unbounded: bool) -> PipelineOptions:
     check_files(options.view_as(SetupOptions))
     check_environment(options.view_as(PortableOptions))
     check_job_endpoint(options.view_as(PortableOptions), standard.runner)
-    if is_flink(options) or is_spark(options):
-        _job_server_defaults(options)
     if is_flink(options):
+        _job_server_defaults(options)
         _flink_defaults(options, unbounded)
     else:
         _refuse_what_flink_does(options, unbounded)
     if is_spark(options):
+        _job_server_defaults(options)
         _spark_defaults(options)
     return options
 

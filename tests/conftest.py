@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from beam_pipelines.runners.flink import job_server_jar
+from beam_pipelines.runners.maven import QUICK_COMPILER
 from beam_pipelines.runners.servers.base import Server
 from beam_pipelines.runners.servers.flink import JobManager, TaskManager
 from beam_pipelines.runners.servers.kafka import Kafka
@@ -60,7 +61,7 @@ def pytest_configure() -> None:
     """Ends a run that is told to end as Ctrl-C does: with all servers taken down."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # No virtual machine of a test lives long enough to be worth compiling twice: a tenth less of their CPU time.
-    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    os.environ.setdefault("JDK_JAVA_OPTIONS", QUICK_COMPILER)
 
 
 @pytest.fixture(scope="session")
