@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
 import apache_beam as beam
-import numpy as np
 import pyarrow as pa
 from apache_beam.coders import BytesCoder
 from apache_beam.transforms.timeutil import TimeDomain
@@ -26,11 +25,11 @@ from apache_beam.transforms.userstate import (
 from apache_beam.utils.timestamp import Timestamp
 
 from beam_pipelines.io.lake_objects import (
-    ASCENDING,
     DEAD_LETTER_DATA,
     MARKET_DATA,
     Group,
     Layout,
+    Piece,
     Position,
     Written,
     check_continues,
@@ -39,14 +38,12 @@ from beam_pipelines.io.lake_objects import (
     write_refused,
 )
 from beam_pipelines.io.objects import Objects, objects_in
-from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of, to_fewer_bytes
+from beam_pipelines.transforms.batches import MANY, ArrowCoder, Span, span_of
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
-from beam_pipelines.transforms.packing import Packed, pack, unpack
+from beam_pipelines.transforms.packing import packed, unpacked
 
 __all__ = ["WriteDeadLettersToLake", "WriteRefusedToLake", "WriteToLake", "check_lake"]
-
-_WORTH_COMPRESSING = 2000  # rows; below, each buffer's fixed cost is more than what it saves
 
 
 def check_lake(root: str) -> None:
@@ -120,48 +117,25 @@ def _write_whole(
     yield from write_objects(objects, layout, end, group, ordered, final=group != end.open)
 
 
-class _HeldCoder(ArrowCoder):
-    """Packs and compresses large batches, to a fourth: they are checkpointed, and a bag is read in one piece."""
-
-    def encode(self, value: pa.RecordBatch) -> bytes:
-        if len(value) < _WORTH_COMPRESSING:
-            return super().encode(value)
-        return to_fewer_bytes(_packed(value))
-
-    def decode(self, encoded: bytes) -> pa.RecordBatch:
-        return _unpacked(super().decode(encoded))
+def _packed(element: tuple[int, pa.RecordBatch]) -> tuple[int, pa.RecordBatch]:
+    """Many rows in a third of their bytes, which are checkpointed, and a bag is read in one piece."""
+    partition, batch = element
+    return partition, packed(batch) if len(batch) >= MANY else batch
 
 
-_STEPS = "steps"
-
-
-def _packed(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows whose ascending columns are the steps between their numbers."""
-    marks = {}
-    for at, field in enumerate(rows.schema):
-        if field.name in ASCENDING and field.type == pa.int64() and not rows[at].null_count:
-            numbers = rows[at].to_numpy()
-            steps = pack(np.diff(numbers, prepend=numbers[:1]))
-            marks[field.name] = [int(numbers[0]), steps.least]
-            rows = rows.set_column(at, field.with_type(pa.from_numpy_dtype(steps.more.dtype)), pa.array(steps.more))
-    return rows.replace_schema_metadata({**(rows.schema.metadata or {}), _STEPS: json.dumps(marks)})
-
-
-def _unpacked(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """What `_packed` was given."""
-    metadata = dict(rows.schema.metadata or {})
-    for name, (first, least) in json.loads(metadata.pop(_STEPS.encode(), b"{}")).items():
-        at = rows.schema.get_field_index(name)
-        numbers = np.cumsum(unpack(Packed(rows[at].to_numpy(), least))) + first
-        rows = rows.set_column(at, rows.schema.field(at).with_type(pa.int64()), pa.array(numbers))
-    return rows.replace_schema_metadata(metadata or None)
+def _cut_packed(layout: Layout, position: Position | None, batch: pa.RecordBatch) -> tuple[Position, list[Piece]]:
+    """`cut` of a packed batch into packed pieces; unpacked only if objects end within it."""
+    after, pieces = cut(layout, position, unpacked(batch.select([layout.clock, "offset"])))
+    if len(pieces) > 1:
+        return after, [Piece(it.group, packed(it.rows)) for it in cut(layout, position, unpacked(batch))[1]]
+    return after, [Piece(it.group, batch) for it in pieces]
 
 
 class _OpenObjectsDoFn(beam.DoFn):
-    """Unbounded: rows of the open objects wait in a bag, to which batches are appended as they come."""
+    """Unbounded: rows of the open objects wait in a bag, to which batches are appended as they come, packed."""
 
     POSITION = ReadModifyWriteStateSpec("position", BytesCoder())
-    HELD = BagStateSpec("held", _HeldCoder())
+    HELD = BagStateSpec("held", ArrowCoder())
     HOLD = TimerSpec("hold", TimeDomain.REAL_TIME)
 
     def __init__(self, objects: Objects, layout: Layout, hold_ms: int) -> None:
@@ -184,11 +158,11 @@ class _OpenObjectsDoFn(beam.DoFn):
     ) -> Iterator[Written]:
         """Holds the rows of the next batch; writes the objects that it finishes."""
         before, unwritten = _decoded(state.read())
-        after, pieces = cut(self._layout, before, batch)
+        after, pieces = _cut_packed(self._layout, before, batch)
         group = before.open if before else None
         for piece in pieces:
             if group not in (None, piece.group):
-                yield from write_objects(self._objects, self._layout, after, group, held.read(), final=True)
+                yield from self._written(after, group, held, final=True)
                 held.clear()
             held.add(piece.rows)
             group = piece.group
@@ -208,8 +182,11 @@ class _OpenObjectsDoFn(beam.DoFn):
     def _as_it_stands(self, state: ReadModifyWriteRuntimeState, held: BagRuntimeState) -> Iterator[Written]:
         position, unwritten = _decoded(state.read())
         if position is not None and position.open is not None and unwritten:
-            yield from write_objects(self._objects, self._layout, position, position.open, held.read(), final=False)
+            yield from self._written(position, position.open, held, final=False)
             state.write(_encoded(position, unwritten=False))
+
+    def _written(self, position: Position, group: Group, held: BagRuntimeState, final: bool) -> Iterator[Written]:
+        return write_objects(self._objects, self._layout, position, group, map(unpacked, held.read()), final)
 
 
 _STATE_VERSION = 2
@@ -259,8 +236,9 @@ class WriteToLake(beam.PTransform):
         return written | "Tell" >> told.with_output_types(Written)
 
     def _as_it_comes(self, batches: beam.PCollection) -> beam.PCollection:
+        small = batches | "Pack" >> beam.Map(_packed).with_output_types(tuple[int, pa.RecordBatch])
         open_objects = _OpenObjectsDoFn(self._objects, self._layout, self._hold_ms)
-        return batches | "Write" >> beam.ParDo(open_objects).with_output_types(Written)
+        return small | "Write" >> beam.ParDo(open_objects).with_output_types(Written)
 
     def _whole(self, batches: beam.PCollection) -> beam.PCollection:
         """Grouped by their objects, not by partition, so that no worker holds a whole partition."""

@@ -18,6 +18,7 @@ __all__ = [
     "COPIES",
     "DEAD_LETTERS",
     "ENRICHED",
+    "MANY",
     "PLACE_CODER",
     "QUALITY",
     "RAW",
@@ -283,7 +284,8 @@ def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
 
 _PLAIN = pa.ipc.IpcWriteOptions()  # else Arrow asks the environment four times a batch, a quarter of all it takes
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
-_MANY = 4_000  # rows of which compressing takes no longer than copying what it spares
+MANY = 4_000
+"""Rows of which compressing takes no longer than copying what it spares."""
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:
@@ -314,7 +316,7 @@ class ArrowCoder(beam.coders.Coder):
 
     def encode(self, value: pa.RecordBatch) -> bytes:
         """Arrow IPC stream of one batch; compressed if it is large, since the runner copies it many times."""
-        return to_fewer_bytes(value) if len(value) >= _MANY else to_bytes(value)
+        return to_fewer_bytes(value) if len(value) >= MANY else to_bytes(value)
 
     def decode(self, encoded: bytes) -> pa.RecordBatch:
         """The batch of an Arrow IPC stream."""

@@ -43,6 +43,7 @@ SAMPLE = 1_000
 """Records of a minute that are judged, about."""
 
 _HELD = 32_768  # records that wait to be counted
+_WRITTEN = 8_192  # of them written down as they are, at a time; what is counted of more is fewer bytes
 _MOST = 4 * SAMPLE  # where a minute has many more than the one before
 
 Ints = NDArray[np.int64]
@@ -247,13 +248,13 @@ class Minutes:
 
     def unsaved(self) -> tuple[bytes | None, list[bytes]]:
         """What has to be written down: all that is counted, or None if it is; and what is held beside it and new."""
-        if self._saved is None:
+        new = self._held[self._saved or 0 :]
+        if self._saved is None or sum(it.piece.records for it in new) > _WRITTEN:
             self._counted()  # the sample has what is held, too
             self._saved = 0
             return self.encode(), []
-        held = [it.encode() for it in self._held[self._saved :]]
         self._saved = len(self._held)
-        return None, held
+        return None, [it.encode() for it in new]
 
     def encode(self) -> bytes:
         """What is counted."""
