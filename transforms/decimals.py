@@ -28,6 +28,20 @@ def split(magnitude: Floats) -> tuple[Floats, Floats]:
 
 def rounded(values: Floats) -> Floats:
     """The floats nearest to `values` with 8 decimals; NaN and infinity stay."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = values * _UNITS
+        units = np.rint(product)
+        from_tie = np.abs(np.abs(product - units) - 0.5)
+    nearest = units / _UNITS
+    # What is nearer to a tie than the product may be wrong (by half of its last bit), or too large to have decimals.
+    doubtful = (from_tie <= np.abs(product) * 2.0**-52) | np.isinf(product)
+    if doubtful.any():
+        nearest[doubtful] = _rounded_in_parts(values[doubtful])
+    return nearest
+
+
+def _rounded_in_parts(values: Floats) -> Floats:
+    """`rounded` of what is near a tie, or large."""
     magnitude = np.abs(values)
     fine = magnitude < _EXACT
     whole, units = split(np.where(fine, magnitude, 0.0))
