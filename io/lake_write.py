@@ -38,7 +38,7 @@ from beam_pipelines.io.lake_objects import (
     write_refused,
 )
 from beam_pipelines.io.objects import Objects, objects_in
-from beam_pipelines.transforms.batches import MANY, ArrowCoder, Span, span_of
+from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 from beam_pipelines.transforms.packing import packed, unpacked
@@ -117,14 +117,15 @@ def _write_whole(
     yield from write_objects(objects, layout, end, group, ordered, final=group != end.open)
 
 
-def _packed(element: tuple[int, pa.RecordBatch]) -> tuple[int, pa.RecordBatch]:
-    """Many rows in a third of their bytes, which are checkpointed, and a bag is read in one piece."""
-    partition, batch = element
-    return partition, packed(batch) if len(batch) >= MANY else batch
+class _HeldCoder(ArrowCoder):
+    """Batches as they come, which are packed if they are large; a bag is read in one piece, unpacked."""
+
+    def decode(self, encoded: bytes) -> pa.RecordBatch:
+        return unpacked(super().decode(encoded))
 
 
 def _cut_packed(layout: Layout, position: Position | None, batch: pa.RecordBatch) -> tuple[Position, list[Piece]]:
-    """`cut` of a packed batch into packed pieces; unpacked only if objects end within it."""
+    """`cut` of a batch that may be packed; it is unpacked only if objects end within it."""
     after, pieces = cut(layout, position, unpacked(batch.select([layout.clock, "offset"])))
     if len(pieces) > 1:
         return after, [Piece(it.group, packed(it.rows)) for it in cut(layout, position, unpacked(batch))[1]]
@@ -132,10 +133,10 @@ def _cut_packed(layout: Layout, position: Position | None, batch: pa.RecordBatch
 
 
 class _OpenObjectsDoFn(beam.DoFn):
-    """Unbounded: rows of the open objects wait in a bag, to which batches are appended as they come, packed."""
+    """Unbounded: rows of the open objects wait in a bag, to which batches are appended as they come."""
 
     POSITION = ReadModifyWriteStateSpec("position", BytesCoder())
-    HELD = BagStateSpec("held", ArrowCoder())
+    HELD = BagStateSpec("held", _HeldCoder())
     HOLD = TimerSpec("hold", TimeDomain.REAL_TIME)
 
     def __init__(self, objects: Objects, layout: Layout, hold_ms: int) -> None:
@@ -162,7 +163,7 @@ class _OpenObjectsDoFn(beam.DoFn):
         group = before.open if before else None
         for piece in pieces:
             if group not in (None, piece.group):
-                yield from self._written(after, group, held, final=True)
+                yield from write_objects(self._objects, self._layout, after, group, held.read(), final=True)
                 held.clear()
             held.add(piece.rows)
             group = piece.group
@@ -182,11 +183,8 @@ class _OpenObjectsDoFn(beam.DoFn):
     def _as_it_stands(self, state: ReadModifyWriteRuntimeState, held: BagRuntimeState) -> Iterator[Written]:
         position, unwritten = _decoded(state.read())
         if position is not None and position.open is not None and unwritten:
-            yield from self._written(position, position.open, held, final=False)
+            yield from write_objects(self._objects, self._layout, position, position.open, held.read(), final=False)
             state.write(_encoded(position, unwritten=False))
-
-    def _written(self, position: Position, group: Group, held: BagRuntimeState, final: bool) -> Iterator[Written]:
-        return write_objects(self._objects, self._layout, position, group, map(unpacked, held.read()), final)
 
 
 _STATE_VERSION = 2
@@ -210,7 +208,7 @@ class WriteToLake(beam.PTransform):
     """(partition, batch with span) to `Written`: each batch continues its partition; bounded or unbounded.
 
     Unbounded, objects are written when the log leaves their slot, when a heartbeat says that it rests, and at the
-    latest `hold_ms` after a row came.  Bounded, batches may come in any order.
+    latest `hold_ms` after a row came; batches may be packed.  Bounded, they may come in any order.
 
     Args:
       root: s3://bucket/prefix or a folder.
@@ -236,9 +234,8 @@ class WriteToLake(beam.PTransform):
         return written | "Tell" >> told.with_output_types(Written)
 
     def _as_it_comes(self, batches: beam.PCollection) -> beam.PCollection:
-        small = batches | "Pack" >> beam.Map(_packed).with_output_types(tuple[int, pa.RecordBatch])
         open_objects = _OpenObjectsDoFn(self._objects, self._layout, self._hold_ms)
-        return small | "Write" >> beam.ParDo(open_objects).with_output_types(Written)
+        return batches | "Write" >> beam.ParDo(open_objects).with_output_types(Written)
 
     def _whole(self, batches: beam.PCollection) -> beam.PCollection:
         """Grouped by their objects, not by partition, so that no worker holds a whole partition."""

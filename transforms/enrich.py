@@ -26,13 +26,24 @@ from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.transforms.advance import FOREVER, Advanced, Semantics, advance, provisional
-from beam_pipelines.transforms.batches import PLACE_CODER, TICKS, Place, Span, empty, span_of, to_bytes, with_span
+from beam_pipelines.transforms.batches import (
+    MANY,
+    PLACE_CODER,
+    TICKS,
+    Place,
+    Span,
+    empty,
+    span_of,
+    to_bytes,
+    with_span,
+)
 from beam_pipelines.transforms.closing_state import ClosingState, no_prior
 from beam_pipelines.transforms.copies import first_copies
 from beam_pipelines.transforms.dead_letters import by_reason, counted, dead_letters
 from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
+from beam_pipelines.transforms.packing import packed
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
 from beam_pipelines.transforms.quality_minutes import Minutes, QualityRules, tell_scores
 from beam_pipelines.transforms.ticks import Decoded, decode
@@ -130,7 +141,7 @@ class Enriched(NamedTuple):
     anomalies: beam.PCollection  # ANOMALIES
     quality: beam.PCollection  # QUALITY
     dead_letters: beam.PCollection  # DEAD_LETTERS
-    valid: beam.PCollection  # (partition, TICKS with span), for the lake
+    valid: beam.PCollection  # (partition, TICKS with span), for the lake; unbounded, packed if they are many
 
 
 class Records(Protocol):
@@ -188,9 +199,11 @@ class EnrichTicks(beam.PTransform):
             elements = elements | "ByPartition" >> Gather(int)
             driver = _BoundedDriver(self._semantics, self._prior, self._monitor, self._quality)
             advance = beam.ParDo(driver, beam.pvalue.AsIter(checked))
+            valid = typed(tuple[int, pa.RecordBatch])
         else:
             follow = _UnboundedDriver(self._semantics, self._prior, self._monitor, self._quality, self._records)
             advance = beam.ParDo(follow)
+            valid = beam.Map(_packed).with_output_types(tuple[int, pa.RecordBatch])
         outputs = elements | "Advance" >> advance.with_outputs(*Enriched._fields)
         return Enriched(
             outputs[TICKS_TAG] | "Ticks" >> typed(pa.RecordBatch),
@@ -198,8 +211,14 @@ class EnrichTicks(beam.PTransform):
             outputs[ANOMALIES_TAG] | "Anomalies" >> typed(pa.RecordBatch),
             outputs[QUALITY_TAG] | "Quality" >> typed(pa.RecordBatch),
             outputs[DEAD_LETTERS_TAG] | "DeadLetters" >> typed(pa.RecordBatch),
-            outputs[VALID_TAG] | "Valid" >> typed(tuple[int, pa.RecordBatch]),
+            outputs[VALID_TAG] | "Valid" >> valid,
         )
+
+
+def _packed(element: tuple[int, pa.RecordBatch]) -> tuple[int, pa.RecordBatch]:
+    """Many rows in half of their bytes or less: they cross to another stage, and wait there in state."""
+    partition, ticks = element
+    return partition, packed(ticks) if len(ticks) >= MANY else ticks
 
 
 class _CheckKeys(beam.PTransform):

@@ -26,6 +26,7 @@ from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteToLake
 from beam_pipelines.io.lake_objects import MARKET_DATA, Layout, Position, Written, cut
 from beam_pipelines.transforms.batches import RAW, TICKS, Span, empty, span_of, with_span
 from beam_pipelines.transforms.dead_letters import dead_letters
+from beam_pipelines.transforms.packing import packed
 from tests.io.lakes import NEW_YEAR, SMALL, TOPIC, Lake, log, rows_of, split
 
 KEYED = tuple[int, pa.RecordBatch]
@@ -45,6 +46,10 @@ def write_bounded(root: str, batches: list[pa.RecordBatch], layout: Layout = SMA
 
 def write_unbounded(root: str, batches: list[pa.RecordBatch], layout: Layout = SMALL) -> list[Written]:
     return run(BundleBasedDirectRunner(), lambda p: stream(p, batches) | WriteToLake(root, layout))
+
+
+def write_packed(root: str, batches: list[pa.RecordBatch], layout: Layout = SMALL) -> list[Written]:
+    return write_unbounded(root, [packed(batch) for batch in batches], layout)
 
 
 def elements(pipeline: beam.Pipeline, batches: list[pa.RecordBatch]) -> beam.PCollection:
@@ -77,7 +82,7 @@ def note(written: Written, path: str) -> None:
         file.write(json.dumps(written) + "\n")
 
 
-DRIVERS = pytest.mark.parametrize("write", [write_bounded, write_unbounded])
+DRIVERS = pytest.mark.parametrize("write", [write_bounded, write_unbounded, write_packed])
 
 
 @settings(max_examples=60)
