@@ -61,12 +61,18 @@ def judged(raw: pa.RecordBatch, cuts: list[int], restart: bool = False) -> list[
 
 
 @settings(max_examples=20)
-@given(seed=st.integers(0, 20), cuts=st.lists(st.integers(0, 2_000), max_size=15), restart=st.booleans())
-def test_any_batching_judges_the_same(seed: int, cuts: list[int], restart: bool) -> None:
+@given(
+    seed=st.integers(0, 20),
+    cuts=st.lists(st.integers(0, 2_000), max_size=15),
+    restart=st.booleans(),
+    written=st.sampled_from([0, 50, 700, 8_192]),
+)
+def test_any_batching_judges_the_same(seed: int, cuts: list[int], restart: bool, written: int) -> None:
     raw = log(seed)
     whole = judged(raw, [])
     assert [row["time"] for row in whole] == [BEGIN + minute * 60_000 for minute in range(6)]
-    assert judged(raw, sorted(cuts), restart) == whole
+    with mock.patch.object(quality_minutes, "_WRITTEN", written):
+        assert judged(raw, sorted(cuts), restart) == whole
 
 
 @settings(max_examples=20)
@@ -173,3 +179,14 @@ def test_a_days_judgement_is_a_row_and_a_page() -> None:
     assert 0.9 < row["score"] < 1
     assert b"20000" in found.docs["market.html"]
     assert not list(quality_day._judge_day(Sampled(0, None), RULES.suite, Window(0, 1)))
+
+
+@pytest.mark.parametrize(("written", "counted"), [(999, True), (1_000, False)])
+def test_what_is_counted_is_written_in_place_of_many_records_at_once(written: int, counted: bool) -> None:
+    raw, state, minutes = log(5, minutes=1), PartitionState(60_000), Minutes(RULES, 0)
+    for begin, end in ((0, 1_000), (1_000, 2_000)):  # the first begin a minute, so they are counted
+        step = take_step(state, with_span(raw.slice(begin, 1_000), Span("t", 0, begin, end)), Semantics())
+        minutes.take(step.read, step.valid, step.dead_letters, step.repeated, np.empty(0, np.int64))
+        with mock.patch.object(quality_minutes, "_WRITTEN", written):
+            counts, held = minutes.unsaved()
+    assert (counts is not None, len(held)) == ((True, 0) if counted else (False, 1))
