@@ -118,10 +118,7 @@ def _write_whole(
 
 
 class _HeldCoder(ArrowCoder):
-    """Batches as they come, which are packed if they are large; a bag is read in one piece, unpacked."""
-
-    def decode(self, encoded: bytes) -> pa.RecordBatch:
-        return unpacked(super().decode(encoded))
+    """By this name of it jobs that run know the coder of the rows that they hold, and can be updated."""
 
 
 def _cut_packed(layout: Layout, position: Position | None, batch: pa.RecordBatch) -> tuple[Position, list[Piece]]:
@@ -163,7 +160,7 @@ class _OpenObjectsDoFn(beam.DoFn):
         group = before.open if before else None
         for piece in pieces:
             if group not in (None, piece.group):
-                yield from write_objects(self._objects, self._layout, after, group, held.read(), final=True)
+                yield from self._written(after, group, held, final=True)
                 held.clear()
             held.add(piece.rows)
             group = piece.group
@@ -183,8 +180,11 @@ class _OpenObjectsDoFn(beam.DoFn):
     def _as_it_stands(self, state: ReadModifyWriteRuntimeState, held: BagRuntimeState) -> Iterator[Written]:
         position, unwritten = _decoded(state.read())
         if position is not None and position.open is not None and unwritten:
-            yield from write_objects(self._objects, self._layout, position, position.open, held.read(), final=False)
+            yield from self._written(position, position.open, held, final=False)
             state.write(_encoded(position, unwritten=False))
+
+    def _written(self, position: Position, group: Group, held: BagRuntimeState, final: bool) -> Iterator[Written]:
+        return write_objects(self._objects, self._layout, position, group, map(unpacked, held.read()), final)
 
 
 _STATE_VERSION = 2

@@ -49,18 +49,23 @@ def write_unbounded(root: str, batches: list[pa.RecordBatch], layout: Layout = S
 
 
 def write_packed(root: str, batches: list[pa.RecordBatch], layout: Layout = SMALL) -> list[Written]:
-    return write_unbounded(root, [packed(batch) for batch in batches], layout)
+    """All in one bundle, within which state is read as it was added."""
+    small = [packed(batch) for batch in batches]
+    return run(BundleBasedDirectRunner(), lambda p: stream(p, small, together=True) | WriteToLake(root, layout))
 
 
 def elements(pipeline: beam.Pipeline, batches: list[pa.RecordBatch]) -> beam.PCollection:
     return pipeline | beam.Create([(span_of(b).partition, b) for b in batches]).with_output_types(KEYED)
 
 
-def stream(pipeline: beam.Pipeline, batches: list[pa.RecordBatch], then: float = 0) -> beam.PCollection:
-    """An unbounded collection, a bundle each batch; `then` seconds of processing time pass after the last."""
+def stream(
+    pipeline: beam.Pipeline, batches: list[pa.RecordBatch], then: float = 0, together: bool = False
+) -> beam.PCollection:
+    """An unbounded collection, a bundle each batch or one; `then` seconds of processing time pass after the last."""
     events = TestStream(coder=beam.coders.registry.get_coder(KEYED)).advance_watermark_to(0)
-    for batch in batches:
-        events.add_elements([(span_of(batch).partition, batch)])
+    keyed = [(span_of(batch).partition, batch) for batch in batches]
+    for bundle in [keyed] if together else [[element] for element in keyed]:
+        events.add_elements(bundle)
     if then:
         events.advance_processing_time(then)
     return pipeline | events.advance_watermark_to_infinity()
