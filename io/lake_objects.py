@@ -31,7 +31,6 @@ from beam_pipelines.transforms.articles import ARTICLES
 from beam_pipelines.transforms.batches import DEAD_LETTERS, TICKS, Span, span_of
 
 __all__ = [
-    "ASCENDING",
     "DEAD_LETTER_DATA",
     "JSON_LINES",
     "MARKET_DATA",
