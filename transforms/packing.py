@@ -61,8 +61,9 @@ def packed(batch: pa.RecordBatch) -> pa.RecordBatch:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         numbers, unit = _numbers_of(column)
         if len(numbers):
-            frame, step = pack(numbers), pack(np.diff(numbers, prepend=numbers[:1]))
-            if unit == 1 and not column.null_count and step.more.itemsize < frame.more.itemsize:
+            frame = pack(numbers)
+            step = pack(np.diff(numbers, prepend=numbers[:1])) if unit == 1 and not column.null_count else frame
+            if step.more.itemsize < frame.more.itemsize:
                 steps[name], column = [int(numbers[0]), step.least], pa.array(step.more)
             else:
                 frames[name], column = [frame.least, unit], _with_nulls_of(column, frame.more)

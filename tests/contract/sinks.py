@@ -10,7 +10,7 @@ from pyarrow import fs
 from beam_pipelines import ledger
 from beam_pipelines.io.kafka import KafkaConfig
 from beam_pipelines.io.objects import objects_in
-from beam_pipelines.io.tables import MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA
+from beam_pipelines.io.tables import DATA_QUALITY, MARKET_ANOMALIES, MARKET_BARS, MARKET_DATA
 
 SINKS = (
     "table of bars",
@@ -79,6 +79,11 @@ class Sinks(NamedTuple):
 
     def is_clean(self, expected: ledger.Expected) -> bool:
         return all(difference.clean for _, difference in self.differences(expected))
+
+    def quality(self, minutes: Iterable[Hashable]) -> dict[Hashable, Any]:
+        """The rows of the table of quality for these minutes of partitions; None: there is none."""
+        held = dict(ledger.rows_of_table(self.dsn, DATA_QUALITY))
+        return {minute: held.get(minute) for minute in minutes}
 
     def objects(self) -> dict[str, bytes]:
         """Every object of the lake, by its path under the root."""

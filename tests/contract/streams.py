@@ -9,7 +9,7 @@ from collections.abc import Callable
 from beam_pipelines.runners.jobs import FlinkJob
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
-from .logs import MEANING, Log
+from .logs import MEANING, Log, quality_of
 from .sinks import Sinks
 
 PATIENCE_S = 120
@@ -25,6 +25,16 @@ def await_all(log: Log, sinks: Sinks, job: FlinkJob) -> None:
     """Waits until the sinks hold all, or a test is to say what they lack."""
     with contextlib.suppress(TimeoutError):
         await_true(job, lambda: sinks.is_clean(log.expected))
+
+
+def await_quality(log: Log, sinks: Sinks, job: FlinkJob) -> None:
+    """Waits until each partition was quiet for so long that its last minute is judged, or a test is to say what lacks.
+
+    The sinks may have all long before: the rest of a minute of quiet is up to a minute.
+    """
+    wanted = quality_of(log)
+    with contextlib.suppress(TimeoutError):
+        await_true(job, lambda: sinks.quality(wanted) == wanted)
 
 
 def await_true(job: FlinkJob, told: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""Flink SQL that is tuned for these ticks, whose prices are cents: place and price are packed in one number."""
+"""Flink SQL that is tuned for these ticks, whose prices are cents: a number is made of place and price, its least the open."""
 
 import sys
 
