@@ -1,7 +1,7 @@
 """Flink SQL, all of it in the JVM, on the cluster at FLINK_MASTER: one tumbling window in event time.
 
 Flink's Java Table API plans and submits the statement; Python only hands it over, as PyFlink does.  In favour of it:
-no checkpoints, and open and close without a second pass over the ticks (see `TEXT`).
+no checkpoints, and open and close without a second pass over the ticks (see `PLACE`).
 """
 
 import os
@@ -13,6 +13,9 @@ from py4j.java_gateway import JavaGateway
 from beam_pipelines.runners import maven
 from beam_pipelines.runners.flink import ADD_OPENS
 
+# FIRST_VALUE goes by arrival, not by time, and a Top-N a window costs another pass and a join.  So the time and offset
+# of a tick, in digits of one length, are put before its price: the least of these texts ends in the open.
+PLACE = "CAST(`timestamp` AS STRING) || LPAD(CAST(`offset` AS STRING), 19, '0') || CAST(price AS STRING)"
 TICKS = """
 CREATE TABLE ticks (
   symbol STRING, `timestamp` BIGINT, price DOUBLE, volume BIGINT, `offset` BIGINT METADATA VIRTUAL,
@@ -28,17 +31,14 @@ CREATE TABLE bars (
   symbol STRING, start_ms BIGINT, `open` DOUBLE, high DOUBLE, low DOUBLE, `close` DOUBLE, volume BIGINT, vwap DOUBLE,
   trade_count BIGINT
 ) WITH ('connector' = 'filesystem', 'format' = 'csv', 'path' = 'file://{folder}')"""
-PLACED = "CREATE TEMPORARY VIEW placed AS SELECT *, {place} AS place FROM ticks"
+PLACED = f"CREATE TEMPORARY VIEW placed AS SELECT *, {PLACE} AS place FROM ticks"
 INSERT = """
 INSERT INTO bars SELECT
-  symbol, MIN(`timestamp`) / 60000 * 60000, {open}, MAX(price), MIN(price), {close},
+  symbol, MIN(`timestamp`) / 60000 * 60000,
+  CAST(SUBSTRING(MIN(place) FROM 33) AS DOUBLE), MAX(price), MIN(price), CAST(SUBSTRING(MAX(place) FROM 33) AS DOUBLE),
   SUM(volume), SUM(price * volume) / SUM(volume), COUNT(*)
 FROM TABLE(TUMBLE(TABLE placed, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
 GROUP BY symbol, window_start, window_end"""
-# FIRST_VALUE goes by arrival, not by time, and a Top-N a window costs another pass and a join.  So the time and offset
-# of a tick, in digits of one length, are put before its price: the least of these texts ends in the open.
-TEXT = "CAST(`timestamp` AS STRING) || LPAD(CAST(`offset` AS STRING), 19, '0') || CAST(price AS STRING)"
-PRICE_OF_TEXT = "CAST(SUBSTRING({} FROM 33) AS DOUBLE)"
 
 RUNTIME = ("flink-table-[acr]*", "flink-connector-[bfk]*", "flink-c[es]*", "flink-json*", "kafka-clients*")
 """The jars that the cluster does not have and the tasks need; the planner's are for the client only."""
@@ -67,15 +67,7 @@ def settings(sql: pathlib.Path, topic: str) -> dict[str, str]:
     }
 
 
-def make_bars(topic: str, folder: str, place: str, price_of: str) -> None:
-    """Writes the bars of a topic to files in a folder.
-
-    Args:
-      topic: its name.
-      folder: an absolute path.
-      place: an expression of a tick's place in its bar and its price, in one value.
-      price_of: an expression that takes the price out of such a value, {}.
-    """
+def main(topic: str, folder: str) -> None:
     cluster = maven.resolve("flink")
     sql = maven.resolve_pom("flink-sql", pathlib.Path(__file__).with_suffix(".xml").read_bytes())
     gateway = jvm_of(cluster, sql)
@@ -88,13 +80,12 @@ def make_bars(topic: str, folder: str, place: str, price_of: str) -> None:
     where = {"topic": topic, "bootstrap_servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"], "folder": folder}
     for statement in (TICKS, BARS):
         tables.executeSql(statement.format(**where))
-    tables.executeSql(PLACED.format(place=place))
-    insert = INSERT.format(open=price_of.format("MIN(place)"), close=price_of.format("MAX(place)"))
-    tables.executeSql(insert).__getattr__("await")()
+    tables.executeSql(PLACED)
+    tables.executeSql(INSERT).__getattr__("await")()
     gateway.shutdown()
     gateway.java_process.stdin.close()  # the gateway ends with it
     gateway.java_process.wait()
 
 
 if __name__ == "__main__":
-    make_bars(sys.argv[1], sys.argv[2], TEXT, PRICE_OF_TEXT)
+    main(sys.argv[1], sys.argv[2])
