@@ -322,6 +322,10 @@ class ArrowCoder(beam.coders.Coder):
         """The batch of an Arrow IPC stream."""
         return from_bytes(encoded)
 
+    def estimate_size(self, value: pa.RecordBatch) -> int:
+        """Bytes in memory; Beam asks for some batches of each step, and would encode them to tell."""
+        return int(value.nbytes)
+
     def is_deterministic(self) -> bool:
         """Equal batches need not be equal bytes (dictionaries), so batches are never keys."""
         return False

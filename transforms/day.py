@@ -20,7 +20,7 @@ from beam_pipelines.transforms.batches import ANOMALIES, SUMMARIES, empty, joine
 from beam_pipelines.transforms.closing_state import ClosingState
 from beam_pipelines.transforms.partition_state import NEVER, PartitionState
 from beam_pipelines.transforms.summaries import Summaries
-from beam_pipelines.transforms.typed import typed
+from beam_pipelines.transforms.typed import of_type
 
 __all__ = [
     "PIECE",
@@ -181,7 +181,7 @@ class ComputeDay(beam.PTransform):
     def expand(self, partitions: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         compute = beam.ParDo(_ComputeDoFn(self._compute, self._prior))
         outputs = partitions | "Compute" >> compute.with_outputs(*Computed._fields)
-        return Computed(*(outputs[tag] | tag.title() >> typed(pa.RecordBatch) for tag in Computed._fields))
+        return Computed(*(of_type(outputs[tag], pa.RecordBatch) for tag in Computed._fields))
 
 
 class _ComputeDoFn(beam.DoFn):

@@ -47,7 +47,7 @@ from beam_pipelines.transforms.packing import packed
 from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
 from beam_pipelines.transforms.quality_minutes import Minutes, QualityRules, tell_scores
 from beam_pipelines.transforms.ticks import Decoded, decode
-from beam_pipelines.transforms.typed import typed
+from beam_pipelines.transforms.typed import of_type
 
 __all__ = [
     "ANOMALIES_TAG",
@@ -199,20 +199,15 @@ class EnrichTicks(beam.PTransform):
             elements = elements | "ByPartition" >> Gather(int)
             driver = _BoundedDriver(self._semantics, self._prior, self._monitor, self._quality)
             advance = beam.ParDo(driver, beam.pvalue.AsIter(checked))
-            valid = typed(tuple[int, pa.RecordBatch])
         else:
             follow = _UnboundedDriver(self._semantics, self._prior, self._monitor, self._quality, self._records)
             advance = beam.ParDo(follow)
-            valid = beam.Map(_packed).with_output_types(tuple[int, pa.RecordBatch])
         outputs = elements | "Advance" >> advance.with_outputs(*Enriched._fields)
-        return Enriched(
-            outputs[TICKS_TAG] | "Ticks" >> typed(pa.RecordBatch),
-            outputs[BARS_TAG] | "Bars" >> typed(pa.RecordBatch),
-            outputs[ANOMALIES_TAG] | "Anomalies" >> typed(pa.RecordBatch),
-            outputs[QUALITY_TAG] | "Quality" >> typed(pa.RecordBatch),
-            outputs[DEAD_LETTERS_TAG] | "DeadLetters" >> typed(pa.RecordBatch),
-            outputs[VALID_TAG] | "Valid" >> valid,
-        )
+        valid = of_type(outputs[VALID_TAG], tuple[int, pa.RecordBatch])
+        if self._records is not None:
+            valid |= "Valid" >> beam.Map(_packed).with_output_types(tuple[int, pa.RecordBatch])
+        batches = {tag: of_type(outputs[tag], pa.RecordBatch) for tag in Enriched._fields[:-1]}
+        return Enriched(**batches, valid=valid)
 
 
 def _packed(element: tuple[int, pa.RecordBatch]) -> tuple[int, pa.RecordBatch]:

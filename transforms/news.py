@@ -42,7 +42,7 @@ from beam_pipelines.transforms.sentiment import (
 )
 from beam_pipelines.transforms.symbols import Directory, Mention, symbols_of
 from beam_pipelines.transforms.tick_records import symbol_of
-from beam_pipelines.transforms.typed import typed
+from beam_pipelines.transforms.typed import of_type, typed
 
 __all__ = [
     "Reading",
@@ -184,9 +184,11 @@ class ScoreArticles(beam.PTransform):
     def expand(self, raw: beam.PCollection) -> Any:  # noqa: D102  (Beam warns of hints other than collections)
         decode = beam.ParDo(_DecodeDoFn(self._max_future_ms, self._monitor)).with_outputs(VALID_TAG, DEAD_LETTERS_TAG)
         decoded = raw | "Decode" >> decode
-        valid = decoded[VALID_TAG] | "Valid" >> typed(tuple[int, pa.RecordBatch])
+        of_partition = tuple[int, pa.RecordBatch]
+        # By the name of this step Flink knows the state of what follows, so it stays.
+        valid = of_type(decoded[VALID_TAG], of_partition) | "Valid" >> typed(of_partition)
         scored = valid | "Score" >> ScoreValid(self._load)
-        return Scored(scored, decoded[DEAD_LETTERS_TAG] | "DeadLetters" >> typed(pa.RecordBatch), valid)
+        return Scored(scored, of_type(decoded[DEAD_LETTERS_TAG], pa.RecordBatch), valid)
 
 
 class ScoreValid(beam.PTransform):

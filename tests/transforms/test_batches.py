@@ -20,3 +20,9 @@ def test_batches_of_any_size_come_back(rows: int) -> None:
 
 def test_large_batches_cross_in_less_than_half_of_their_bytes() -> None:
     assert len(ArrowCoder().encode(batch(10_000))) < len(to_bytes(batch(10_000))) / 2
+
+
+def test_the_size_of_a_batch_is_told_without_encoding_it(monkeypatch):
+    monkeypatch.setattr(ArrowCoder, "encode", lambda self, value: pytest.fail("it was encoded"))
+    rows = batch(10_000)
+    assert ArrowCoder().get_impl().estimate_size(rows) == rows.nbytes
