@@ -243,6 +243,7 @@ def done_by_itself(case: str, job: str) -> None:
 
 def drained(case: str, job: str) -> None:
     await_true(lambda: control.status_of(jobs.find(job)).checkpoint)
+    await_true(lambda: control.status_of(jobs.find(job)).restarts is not None)  # Flink tells its metrics when it likes
     told = fields(job)
     assert (told["state"], told["restarts"], told["exit_code"]) == ("RUNNING", 0, None)
     done = launch("drain", job)
