@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Callable
 
+from beam_pipelines import ledger
 from beam_pipelines.runners.jobs import FlinkJob
 from beam_pipelines.runners.servers.worker_pool import WorkerPool
 
-from .logs import MEANING, Log, quality_of
+from .logs import MEANING, Log
 from .sinks import Sinks
 
 PATIENCE_S = 120
@@ -27,12 +28,11 @@ def await_all(log: Log, sinks: Sinks, job: FlinkJob) -> None:
         await_true(job, lambda: sinks.is_clean(log.expected))
 
 
-def await_quality(log: Log, sinks: Sinks, job: FlinkJob) -> None:
+def await_quality(wanted: ledger.Rows, sinks: Sinks, job: FlinkJob) -> None:
     """Waits until each partition was quiet for so long that its last minute is judged, or a test is to say what lacks.
 
     The sinks may have all long before: the rest of a minute of quiet is up to a minute.
     """
-    wanted = quality_of(log)
     with contextlib.suppress(TimeoutError):
         await_true(job, lambda: sinks.quality(wanted) == wanted)
 

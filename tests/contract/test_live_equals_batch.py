@@ -99,6 +99,10 @@ class Contract:
     """What every way of running the stream promises; a subclass a way."""
 
     @pytest.fixture(scope="class")
+    def quality(self, log) -> ledger.Rows:
+        return quality_of(log)
+
+    @pytest.fixture(scope="class")
     def held(self, log, sinks) -> dict[str, ledger.Difference]:
         return dict(sinks.differences(log.expected))
 
@@ -111,10 +115,9 @@ class Contract:
         assert held["table of ticks"].found == held["topic of ticks"].found == ticks
         assert held["lake of ticks"].found == ticks + log.expected.duplicates + log.expected.reasons["too_late"]
 
-    def test_the_quality_of_each_minute_is_that_of_its_records(self, log, sinks):
-        wanted = quality_of(log)
-        assert len(wanted) > 50
-        assert sinks.quality(wanted) == wanted
+    def test_the_quality_of_each_minute_is_that_of_its_records(self, quality, sinks):
+        assert len(quality) > 50
+        assert sinks.quality(quality) == quality
 
 
 class BoundedContract(Contract):
@@ -187,12 +190,12 @@ class TestFlinkStreamingFromABacklog(Contract):
         return tmp_path_factory.mktemp("backlog") / "log"
 
     @pytest.fixture(scope="class")
-    def sinks(self, log, new_sinks, s3_server, flink_cluster, on_flink, program) -> Sinks:
+    def sinks(self, log, quality, new_sinks, s3_server, flink_cluster, on_flink, program) -> Sinks:
         sinks = new_sinks(f"s3://{s3_server.bucket}")
         flags = [*on_flink, "--sdk_worker_parallelism=2"]
         with launched(streaming(log, sinks, flags), flink_cluster.rest, sinks.processed, program) as job:
             await_all(log, sinks, job)
-            await_quality(log, sinks, job)
+            await_quality(quality, sinks, job)
         return sinks
 
     def test_a_cancelled_job_is_told_in_one_line(self, sinks, program):
@@ -218,7 +221,9 @@ class TestFlinkStreamingLiveFromAClosingStateWhileItsWorkersAreKilled(Contract):
         return live
 
     @pytest.fixture(scope="class")
-    def sinks(self, log, prior, new_sinks, s3_server, flink_cluster, workers, on_flink, tmp_path_factory) -> Sinks:
+    def sinks(
+        self, log, quality, prior, new_sinks, s3_server, flink_cluster, workers, on_flink, tmp_path_factory
+    ) -> Sinks:
         sinks = new_sinks(f"s3://{s3_server.bucket}")
         write_closing_state(objects_in(sinks.lake), DAY_BEFORE, prior, SEMANTICS.bar_ms)
         program = tmp_path_factory.mktemp("live") / "log"
@@ -235,7 +240,7 @@ class TestFlinkStreamingLiveFromAClosingStateWhileItsWorkersAreKilled(Contract):
                 filled.result()
             fill(sinks.bootstrap_servers, log.topic, third)
             await_all(log, sinks, job)
-            await_quality(log, sinks, job)
+            await_quality(quality, sinks, job)
             assert job.has_restarted()
         return sinks
 
