@@ -93,6 +93,7 @@ _SESSION_OPTIONS = {
     "--start": _Option("start_ms", _moment, "opening of the session, ISO 8601 (naive: UTC) or ms"),
     "--duration_seconds": _Option("duration_ms", _milliseconds, "length of the session, s"),
     "--ticks": _Option("ticks", whole(1, 10**11), "number of valid ticks; duplicates and bad records come on top"),
+    "--activity": _Option("activity", str, "day: U-shaped, with bursts; steady: as many ticks each second"),
     "--disorder_share": _Option("disorder", share, "share of ticks out of order, within --out_of_orderness_ms"),
     "--max_delay_ms": _Option("max_delay_ms", whole(1, WEEK_MS), "most delay of those, ms"),
     "--late_share": _Option("late", share, "share of ticks delayed beyond --out_of_orderness_ms"),

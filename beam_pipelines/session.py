@@ -49,6 +49,7 @@ class Session:
       start_ms: event time of the opening, ms UTC; by default 9:30 in New York on 6 January 2025.
       duration_ms: length of the session, ms.
       ticks: number of distinct valid ticks.
+      activity: "day", U-shaped with bursts many times as high, or "steady", as many ticks in each second.
       disorder: share that arrives up to `max_delay_ms` after later ones, within `out_of_orderness_ms`.
       max_delay_ms: most delay of those, ms.
       late: share delayed by up to `allowed_lateness_ms` more than `out_of_orderness_ms`: late if its bar has closed.
@@ -66,6 +67,7 @@ class Session:
     start_ms: int = 1_736_173_800_000
     duration_ms: int = 23_400_000
     ticks: int = 200_000
+    activity: str = "day"
     disorder: float = 0.05
     max_delay_ms: int = 900
     late: float = 0.0
@@ -91,6 +93,8 @@ class Session:
         for field in ("duration_ms", "ticks", "max_delay_ms"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, was {getattr(self, field)}")
+        if self.activity not in ("day", "steady"):
+            raise ValueError(f"activity must be day or steady, was {self.activity!r}")
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0, was {self.seed}")
         if self.duration_ms > _LONGEST_MS:

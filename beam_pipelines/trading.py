@@ -43,7 +43,8 @@ def blocks(session: Session) -> Iterator[tuple[int, Ints]]:
 def _slot_ends(session: Session) -> Ints:
     """How many ticks there are up to the end of each slot."""
     slots = -(-session.duration_ms // SLOT_MS)
-    weights = np.cumsum(_u_shape(slots) * _bursts(session, slots))
+    steady = session.activity == "steady"
+    weights = np.cumsum(np.ones(slots, np.int64) if steady else _u_shape(slots) * _bursts(session, slots))
     return np.array([session.ticks * weight // int(weights[-1]) for weight in weights.tolist()], np.int64)
 
 

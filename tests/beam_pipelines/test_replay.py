@@ -206,6 +206,7 @@ def test_sending_is_fast(kafka_server: str, topic: MakeTopic) -> None:
         (["--bootstrap_servers=h:1", "--duration_seconds=inf"], "'inf' is not a length in seconds"),
         (["--bootstrap_servers=h:1", "--limit=0"], "--limit: must be a whole number from 1 to"),
         (["--bootstrap_servers=h:1", "--bad_share=2"], "--bad_share: must be a share between 0 and 1"),
+        (["--bootstrap_servers=h:1", "--activity=noon"], "activity must be day or steady, was 'noon'"),
         (["--bootstrap_servers=h:1", "--sped=1"], "unknown flag or argument --sped: did you mean --speed?"),
         (["--bootstrap_servers=h:1", "--input=a.csv"], "input file a.csv does not exist"),
         (["--bootstrap_servers=h:1", "--input=a.csv", "--seed=1"], "--seed is for simulated sessions"),

@@ -140,6 +140,13 @@ def test_arrivals_come_in_bursts() -> None:
     assert np.corrcoef(noon[:-1], noon[1:])[0, 1] > 0.2
 
 
+def test_a_steady_session_has_as_many_ticks_each_second() -> None:
+    session = Session(ticks=100_030, duration_ms=60_000, activity="steady", tie=0)
+    counts, _ = np.histogram([tick["timestamp"] - session.start_ms for tick in ticks(session)], range(0, 61_000, 1000))
+    assert counts.sum() == session.ticks
+    assert set(counts.tolist()) == {1667, 1668}
+
+
 def test_symbols_are_traded_by_zipfs_law(wild: list[dict[str, Any]]) -> None:
     counts = Counter(tick["symbol"] for tick in wild)
     assert [counts[name] for name in WILD.names[:2]] == [count for _, count in counts.most_common(2)]
@@ -217,7 +224,7 @@ def test_the_smallest_sessions_work(shape: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     "mistake",
     [{"bad": 1.5}, {"bad": -0.1}, {"tie": float("nan")}, {"ticks": 0}, {"seed": -1}, {"symbols": 0}, {"late": 0.99},
-     {"max_delay_ms": 2000}, {"duration_ms": 10**12}],
+     {"max_delay_ms": 2000}, {"duration_ms": 10**12}, {"activity": "noon"}],
 )  # fmt: skip
 def test_what_cannot_be_simulated_is_refused(mistake: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(mistake))):

@@ -44,9 +44,9 @@ def market(ends: Endpoints, *more: str) -> list[str]:
     ]
 
 
-def replay(ends: Endpoints, seconds: int, rate: int, symbols: int = 500) -> list[str]:
-    flags = f"--speed=real --restamp --symbols={symbols} --duration_seconds={seconds} --ticks={seconds * rate}"
-    return [sys.executable, "-m", "beam_pipelines.replay", f"--bootstrap_servers={ends.kafka}", *flags.split()]
+def replay(ends: Endpoints, seconds: int, rate: int, *more: str) -> list[str]:
+    flags = f"--speed=real --restamp --symbols=500 --duration_seconds={seconds} --ticks={seconds * rate}"
+    return [sys.executable, "-m", "beam_pipelines.replay", f"--bootstrap_servers={ends.kafka}", *flags.split(), *more]
 
 
 def cpu_of(stack: Stack) -> Cpu:

@@ -1,8 +1,8 @@
 """Memory of the streaming job while it polls and checkpoints: `python -m tests.bench.memory --minutes 18`.
 
 Samples the TaskManager's live heap (after a collection that is asked for), its resident memory and that of the Python
-workers, at some rate of ticks, checkpoints every 5 s on RocksDB; and how many ticks the job is behind by its committed
-offsets, for a job that falls behind holds larger batches.  Needs a JDK's jcmd and jstat.
+workers, at a steady rate of ticks, checkpoints every 5 s on RocksDB; and how many ticks the job is behind by its
+committed offsets, for a job that falls behind holds larger batches.  Needs a JDK's jcmd and jstat.
 """
 
 import argparse
@@ -64,10 +64,11 @@ def main() -> None:
     parser.add_argument("--market", nargs="*", default=[], help="more flags of market, without their dashes")
     options = parser.parse_args()
     more = ["--checkpointing_interval=5000", *(f"--{flag}" for flag in options.market)]
+    seconds = 60 * options.minutes + 60
     with (
         fresh_stack("memory") as (stack, ends),
         launched(market(ends, *more), ends.flink_rest, "memory", stack.state_dir / "market.log"),
-        subprocess.Popen(replay(ends, 60 * options.minutes + 60, options.rate), stderr=subprocess.DEVNULL) as sender,
+        subprocess.Popen(replay(ends, seconds, options.rate, "--activity=steady"), stderr=subprocess.DEVNULL) as sender,
     ):
         try:
             taken = list(samples(stack, options.minutes))
