@@ -1,9 +1,9 @@
 """Latency of the whole stream: `python -m tests.bench.latency --rate 5000 --minutes 5`.
 
-From the append of a raw record to that of its enriched tick, the ticks that wait for a bar to close included; and from
-the append of the record at which the clock passes a bar's end until the bar is seen in the table, which is asked every
-50 ms.  All servers and the sender are on this machine; all sinks are on.  Beside them what that rate costs, servers
-included.
+At a steady rate, or one with the day's U and its bursts.  From the append of a raw record to that of its enriched tick,
+the ticks that wait for a bar to close included; and from the append of the record at which the clock passes a bar's end
+until the bar is seen in the table, which is asked every 50 ms.  All servers and the sender are on this machine; all
+sinks are on.  Beside them what a tick costs, servers included.
 """
 
 import argparse
@@ -106,8 +106,8 @@ def bar_waits(seen: dict[tuple[str, int], int], raw: list[Appended]) -> Ints:
     return np.array(waits)
 
 
-def measure(stack: Stack, ends: Endpoints, watch: BarWatch, seconds: int, rate: int, more: list[str]) -> Cpu:
-    """What the ticks of so many seconds cost, after those of the first `WARM_S`."""
+def measure(stack: Stack, ends: Endpoints, watch: BarWatch, sender: list[str], more: list[str]) -> Cpu:
+    """CPU-seconds while the sender sends, without its first `WARM_S`."""
     log = stack.state_dir / "market.log"
     before: Cpu = {}
     warm = threading.Timer(WARM_S, lambda: before.update(cpu_of(stack)))
@@ -115,34 +115,36 @@ def measure(stack: Stack, ends: Endpoints, watch: BarWatch, seconds: int, rate: 
     with launched(market(ends, *more), ends.flink_rest, "latency", log) as job:
         watch.start()
         warm.start()
-        subprocess.run(replay(ends, seconds, rate), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(sender, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         spent = cpu_of(stack)
         time.sleep(10)
         job.check()
     watch.over.set()
     watch.join()
-    millions = (seconds - WARM_S) * rate / 1e6
-    return {name: (spent[name] - before[name]) / millions for name in before}
+    return {name: spent[name] - before[name] for name in before}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rate", type=int, default=5000, help="ticks a second")
+    parser.add_argument("--activity", choices=("steady", "day"), default="steady", help="as replay's")
     parser.add_argument("--market", nargs="*", default=[], help="more flags of market, without their dashes")
     options = parser.parse_args()
     with fresh_stack("latency") as (stack, ends):
         watch = BarWatch(ends.postgres_dsn)
         more = [f"--{flag}" for flag in options.market]
-        cpu = measure(stack, ends, watch, round(options.minutes * 60), options.rate, more)
+        sender = replay(ends, round(options.minutes * 60), options.rate, options.activity)
+        cpu = measure(stack, ends, watch, sender, more)
         raw = [appended(ends.kafka, partition) for partition in range(TOPICS[RAW])]
         waits = {"enriched tick": tick_waits(ends.kafka, raw), "bar in the table": bar_waits(watch.seen, raw)}
     print(f"| {options.rate:,} ticks a second, ms | number | p50 | p95 | p99 | most |\n|---|--:|--:|--:|--:|--:|")
     for name, values in waits.items():
         figures = " | ".join(f"{value:,.0f}" for value in np.percentile(values, [50, 95, 99, 100]))
         print(f"| {name} | {len(values):,} | {figures} |")
-    print("\nCPU-seconds per million ticks:", *(f"{name} {value:.1f}," for name, value in cpu.items()), end=" ")
-    print(f"all {sum(cpu.values()):.1f}")
+    millions = len(waits["enriched tick"]) / 1e6
+    print("\nCPU-seconds per million ticks:", *(f"{name} {it / millions:.1f}," for name, it in cpu.items()), end=" ")
+    print(f"all {sum(cpu.values()) / millions:.1f}")
 
 
 if __name__ == "__main__":

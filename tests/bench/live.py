@@ -44,9 +44,10 @@ def market(ends: Endpoints, *more: str) -> list[str]:
     ]
 
 
-def replay(ends: Endpoints, seconds: int, rate: int, *more: str) -> list[str]:
+def replay(ends: Endpoints, seconds: int, rate: int, activity: str = "steady") -> list[str]:
     flags = f"--speed=real --restamp --symbols=500 --duration_seconds={seconds} --ticks={seconds * rate}"
-    return [sys.executable, "-m", "beam_pipelines.replay", f"--bootstrap_servers={ends.kafka}", *flags.split(), *more]
+    program = [sys.executable, "-m", "beam_pipelines.replay", f"--bootstrap_servers={ends.kafka}"]
+    return [*program, *flags.split(), f"--activity={activity}"]
 
 
 def cpu_of(stack: Stack) -> Cpu:

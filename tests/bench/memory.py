@@ -68,7 +68,7 @@ def main() -> None:
     with (
         fresh_stack("memory") as (stack, ends),
         launched(market(ends, *more), ends.flink_rest, "memory", stack.state_dir / "market.log"),
-        subprocess.Popen(replay(ends, seconds, options.rate, "--activity=steady"), stderr=subprocess.DEVNULL) as sender,
+        subprocess.Popen(replay(ends, seconds, options.rate), stderr=subprocess.DEVNULL) as sender,
     ):
         try:
             taken = list(samples(stack, options.minutes))
