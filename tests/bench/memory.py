@@ -64,11 +64,10 @@ def main() -> None:
     parser.add_argument("--market", nargs="*", default=[], help="more flags of market, without their dashes")
     options = parser.parse_args()
     more = ["--checkpointing_interval=5000", *(f"--{flag}" for flag in options.market)]
-    seconds = 60 * options.minutes + 60
     with (
         fresh_stack("memory") as (stack, ends),
         launched(market(ends, *more), ends.flink_rest, "memory", stack.state_dir / "market.log"),
-        subprocess.Popen(replay(ends, seconds, options.rate), stderr=subprocess.DEVNULL) as sender,
+        subprocess.Popen(replay(ends, 60 * options.minutes + 60, options.rate), stderr=subprocess.DEVNULL) as sender,
     ):
         try:
             taken = list(samples(stack, options.minutes))
