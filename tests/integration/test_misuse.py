@@ -402,6 +402,7 @@ REPLAY = [
     (f"{SESSION} --speed=0", "--speed: '0' must be real, a number above 0, or max"),
     (f"{SESSION} --speed=fast", "--speed: 'fast' must be real"),
     (f"{SESSION} --limit=0", "--limit: must be a whole number from 1"),
+    (f"{SESSION} --activity=noon", "activity must be day or steady, was 'noon'"),
     (f"{SESSION} --seed=x", "--seed: must be a whole number from 0"),
     (f"{SESSION} --seed=-1", "--seed: must be a whole number from 0"),
     (f"{SESSION} --symbols=0", "--symbols: must be a whole number from 1 to 100000, not '0'"),
