@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_pipelines.errors import UsageError
-from beam_pipelines.transforms.anomalies import Found, bar_anomalies, tick_anomalies
+from beam_pipelines.transforms.anomalies import Found, tick_anomalies
 from beam_pipelines.transforms.anomaly_rows import anomaly_rows
 from beam_pipelines.transforms.bars import Prints, WindowBars, by_symbol
 from beam_pipelines.transforms.batches import ANOMALIES, BARS, ENRICHED, TICKS, empty, joined
@@ -186,9 +186,8 @@ class _Step:
 
     def judge_bars(self, start: int, columns: Ints, bars: WindowBars, at: int) -> None:
         """Tells the anomalies of bars that close because of row `at`; what is usual takes them in."""
-        found = bar_anomalies(self.state.usual, ClosedBars.of(start, columns, bars))
+        found = self.state.judge(ClosedBars.of(start, columns, bars))
         self._anomalies.append((found, np.full(len(found), at)))
-        self.state.usual_changed = True
 
     def judge_ticks(self, rows: Rows) -> None:
         """Tells the anomalies of new ticks, none of them late, between which no bar closes."""
@@ -202,9 +201,7 @@ class _Step:
     def _seal(self, before: int) -> None:
         """Forgets the bars that no late tick can change: those that end by `before`."""
         for start in self.state.starts(NEVER, before - self.semantics.bar_ms + 1):
-            self.close_window(start, self.state.sealed)
-            del self.state.windows[start]
-            self.state.history_changed = True
+            self.state.seal(start)
         self.state.usual.forget(before)
 
     def is_free(self, rows: Rows, since: int) -> Mask:

@@ -127,7 +127,7 @@ def relived(
         if left is None and ticks["timestamp"][0].as_py() >= stretch.end:
             left = LiveState(next_offset, state.newest, state.encode())
         yield _within(advance(state, ticks, semantics), stretch)
-        state.seen.drain()
+        state.drain()
         next_offset = ticks["offset"][-1].as_py() + 1
         if state.newest - semantics.out_of_orderness_ms - semantics.allowed_lateness_ms >= stretch.end:
             break

@@ -5,8 +5,9 @@ one stage to another, and the place in the log is part of the same state as what
 of a partition are grouped and put in the order of their offsets (runners do not order the values of a key).
 """
 
+import itertools
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import apache_beam as beam
@@ -33,6 +34,7 @@ from beam_pipelines.transforms.batches import (
     Place,
     Span,
     empty,
+    from_bytes,
     span_of,
     to_bytes,
     with_span,
@@ -44,7 +46,7 @@ from beam_pipelines.transforms.duplicates import Identities
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 from beam_pipelines.transforms.packing import packed
-from beam_pipelines.transforms.partition_state import NEVER, EncodedState, PartitionState
+from beam_pipelines.transforms.partition_state import NEVER, Changes, EncodedState, PartitionState
 from beam_pipelines.transforms.quality_minutes import Minutes, QualityRules, tell_scores
 from beam_pipelines.transforms.ticks import Decoded, decode
 from beam_pipelines.transforms.typed import of_type
@@ -66,6 +68,8 @@ TICKS_TAG, BARS_TAG, ANOMALIES_TAG, QUALITY_TAG = "ticks", "bars", "anomalies", 
 DEAD_LETTERS_TAG, VALID_TAG = "dead_letters", "valid"
 
 _SEEN_SLACK = 65_536  # identities that may be appended beyond twice the live ones before the bag is written anew
+_BARS_A_SYMBOL = 8  # bars that may be appended before what they add to is written anew: about as many bytes
+_NOT_WRITTEN = 2**62  # appended to what was never written
 
 
 class Step(NamedTuple):
@@ -77,7 +81,7 @@ class Step(NamedTuple):
     dead_letters: pa.RecordBatch | None  # DEAD_LETTERS
     valid: pa.RecordBatch  # TICKS: all valid ticks, late and repeated ones too
     dropped: dict[str, int]  # records by why they are in no other output
-    remembered: list[Identities]  # identities that the state gained
+    gained: Changes  # what the state gained
     read: pa.RecordBatch  # RAW: the records, less those that were copied before
     repeated: NDArray[np.int64]  # offsets of duplicates
 
@@ -95,7 +99,7 @@ def take_step(state: PartitionState, raw: pa.RecordBatch, semantics: Semantics) 
     state.totals.update(_outcomes(count, advanced, dead, dropped))
     repeated = decoded.ticks["offset"].to_numpy()[advanced.duplicates]
     told = advanced.ticks, advanced.bars, advanced.anomalies
-    return Step(*told, dead, decoded.ticks, dropped, state.seen.drain(), raw, repeated)
+    return Step(*told, dead, decoded.ticks, dropped, state.drain(), raw, repeated)
 
 
 _DEAD = "dead_letter "  # and the reason
@@ -330,13 +334,21 @@ def judge_step(minutes: Minutes, step: Step) -> pa.RecordBatch:
     return minutes.take(step.read, step.valid, step.dead_letters, step.repeated, late)
 
 
+class _Appended(NamedTuple):
+    """How much is in the bags."""
+
+    seen: int = 0  # identities
+    history: int = _NOT_WRITTEN  # bars and symbols
+    usual: int = _NOT_WRITTEN  # bars
+
+
 class _Known(NamedTuple):
     """A state in memory: a copy of the durable one as long as the offsets agree."""
 
     next: int
     state: PartitionState
     told: int  # up to where provisional rows were emitted, ms
-    appended: int  # identities in the bag
+    appended: _Appended
     minutes: Minutes | None  # by which the log is judged; None: it is not
 
 
@@ -344,13 +356,20 @@ class _KnownStates(dict[int, _Known]):
     """The states in memory of one job's partitions, for all bundles of this process: any may get any partition next."""
 
 
+class _Large(NamedTuple):
+    """A part that is too large to be written whenever it gains something."""
+
+    whole: ReadModifyWriteRuntimeState
+    since: BagRuntimeState  # what it gained after it was written whole
+
+
 class _Parts(NamedTuple):
     """The parts of a partition's state in Beam's keeping."""
 
     open: ReadModifyWriteRuntimeState
-    history: ReadModifyWriteRuntimeState
     seen: BagRuntimeState
-    usual: ReadModifyWriteRuntimeState
+    history: _Large
+    usual: _Large
     quality: ReadModifyWriteRuntimeState
     held: BagRuntimeState  # records that the quality is still to be counted of
 
@@ -363,9 +382,11 @@ class _UnboundedDriver(_Driver):
 
     PLACE = ReadModifyWriteStateSpec("place", PLACE_CODER)
     OPEN = ReadModifyWriteStateSpec("open", BytesCoder())
-    HISTORY = ReadModifyWriteStateSpec("history", BytesCoder())
     SEEN = BagStateSpec("seen", BytesCoder())
+    HISTORY = ReadModifyWriteStateSpec("history", BytesCoder())
+    HISTORY_SINCE = BagStateSpec("history_since", BytesCoder())
     USUAL = ReadModifyWriteStateSpec("usual", BytesCoder())
+    USUAL_SINCE = BagStateSpec("usual_since", BytesCoder())
     QUALITY = ReadModifyWriteStateSpec("quality", BytesCoder())
     HELD = BagStateSpec("held", BytesCoder())
 
@@ -398,9 +419,11 @@ class _UnboundedDriver(_Driver):
         element: tuple[int, int],
         place: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(PLACE),
         opened: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(OPEN),
-        history: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(HISTORY),
         seen: BagRuntimeState = beam.DoFn.StateParam(SEEN),
+        history: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(HISTORY),
+        history_since: BagRuntimeState = beam.DoFn.StateParam(HISTORY_SINCE),
         usual: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(USUAL),
+        usual_since: BagRuntimeState = beam.DoFn.StateParam(USUAL_SINCE),
         quality: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(QUALITY),
         held: BagRuntimeState = beam.DoFn.StateParam(HELD),
     ) -> Iterator[beam.pvalue.TaggedOutput]:
@@ -411,20 +434,21 @@ class _UnboundedDriver(_Driver):
                 durable = self._records.start_of(partition)
                 place.write(durable)
             known = self._known.pop(partition, None)  # put back only when all went well
-            parts = _Parts(opened, history, seen, usual, quality, held)
+            large = _Large(history, history_since), _Large(usual, usual_since)
+            parts = _Parts(opened, seen, *large, quality, held)
             if known is None or known.next != durable[0]:
                 known = self._restored(partition, durable[0], parts)
-            known, added = yield from self._polled(partition, durable, known)
+            known, gained = yield from self._polled(partition, durable, known)
             if known.next != durable[0]:
-                known = _saved(known, added, parts)
+                known = _saved(known, gained, parts)
                 place.write(Place(known.next, self._records.log_id))
             self._known[partition] = known
 
     def _polled(
         self, partition: int, place: tuple[int, str], known: _Known
-    ) -> Generator[beam.pvalue.TaggedOutput, None, tuple[_Known, list[Identities]]]:
-        """Emits what the records bring that are there; gives the state after them, and the identities it gained."""
-        added: list[Identities] = []
+    ) -> Generator[beam.pvalue.TaggedOutput, None, tuple[_Known, Changes]]:
+        """Emits what the records bring that are there; gives the state after them, and what it gained."""
+        gained: list[Changes] = []
         for raw in self._records.poll(partition, place):
             if span_of(raw).idle_ms:
                 known = yield from self._idle(known, raw)
@@ -432,13 +456,14 @@ class _UnboundedDriver(_Driver):
             began = time.perf_counter()
             step = take_step(known.state, raw, self._semantics)
             known = known._replace(next=_checked(span_of(raw), known.next), told=NEVER)
-            added += step.remembered
+            gained.append(step.gained)
             yield from self._outputs(partition, raw, step)
             self._publish(span_of(raw), known.state)
             if known.minutes:
                 yield from self._judged(judge_step(known.minutes, step))
             self._tell_times(raw, known.state, time.perf_counter() - began)
-        return known, added
+        seen, history, usual = (list(itertools.chain(*part)) for part in zip(Changes(), *gained, strict=True))
+        return known, Changes(seen, history, usual)
 
     def _tell_times(self, raw: pa.RecordBatch, state: PartitionState, spent: float) -> None:
         """Tells how long a batch took, how old its records are by now, and how far the partition's clock is behind."""
@@ -454,10 +479,13 @@ class _UnboundedDriver(_Driver):
         newest = parts.open.read()
         if newest is None:
             state = PartitionState(self._semantics.bar_ms, self._prior)
-            return _Known(next_offset, state, NEVER, 0, self._restored_minutes(partition, parts))
-        encoded = EncodedState(newest, parts.history.read(), list(parts.seen.read()), parts.usual.read())
-        state = PartitionState.decode(encoded, self._semantics.bar_ms, self._prior)
-        return _Known(next_offset, state, NEVER, len(state.seen), self._restored_minutes(partition, parts))
+            return _Known(next_offset, state, NEVER, _Appended(), self._restored_minutes(partition, parts))
+        encoded = EncodedState(newest, parts.history.whole.read(), list(parts.seen.read()), parts.usual.whole.read())
+        history, usual = (list(map(from_bytes, part.since.read())) for part in (parts.history, parts.usual))
+        since = Changes(history=history, usual=usual)
+        state = PartitionState.decode(encoded, self._semantics.bar_ms, self._prior, since)
+        appended = _Appended(len(state.seen), sum(map(len, history)), sum(map(len, usual)))
+        return _Known(next_offset, state, NEVER, appended, self._restored_minutes(partition, parts))
 
     def _restored_minutes(self, partition: int, parts: _Parts) -> Minutes | None:
         if self._quality is None:
@@ -477,18 +505,33 @@ class _UnboundedDriver(_Driver):
         return known._replace(told=max(until, known.told))
 
 
-def _saved(known: _Known, added: list[Identities], parts: _Parts) -> _Known:
+def _saved(known: _Known, gained: Changes, parts: _Parts) -> _Known:
     """Makes the state durable, as it is after the records of a poll."""
-    state, appended = known.state, _save_seen(parts.seen, known, added)
+    state, before = known.state, known.appended
+    most = _BARS_A_SYMBOL * len(state.symbols)
+    appended = _Appended(
+        _save_seen(parts.seen, known, gained.seen),
+        _save_large(parts.history, gained.history, before.history, most, state.encode_history),
+        _save_large(parts.usual, gained.usual, before.usual, most, state.encode_usual),
+    )
     parts.open.write(state.encode_open())
-    if state.history_changed:
-        parts.history.write(state.encode_history())
-    if state.usual_changed:
-        parts.usual.write(state.encode_usual())
     if known.minutes:
         _save_minutes(known.minutes, parts)
-    state.history_changed = state.usual_changed = False
     return known._replace(appended=appended)
+
+
+def _save_large(
+    part: _Large, gained: Sequence[pa.RecordBatch], before: int, most: int, encode: Callable[[], bytes]
+) -> int:
+    """Appends what a part gained, or writes it whole if that makes more than `most` rows; gives those appended."""
+    appended = before + sum(map(len, gained))
+    if appended > most:
+        part.whole.write(encode())
+        part.since.clear()
+        return 0
+    for batch in gained:
+        part.since.add(to_bytes(batch))
+    return appended
 
 
 def _save_minutes(minutes: Minutes, parts: _Parts) -> None:
@@ -510,9 +553,9 @@ def _checked(span: Span, expected: int | None) -> int:
     return span.next
 
 
-def _save_seen(bag: BagRuntimeState, known: _Known, added: list[Identities]) -> int:
+def _save_seen(bag: BagRuntimeState, known: _Known, added: Sequence[Identities]) -> int:
     """Appends new identities to the bag, or writes it anew when most of it is forgotten; gives its size."""
-    appended = known.appended + sum(map(len, added))
+    appended = known.appended.seen + sum(map(len, added))
     if appended > 2 * len(known.state.seen) + _SEEN_SLACK:
         bag.clear()
         known.state.forget_sources()

@@ -170,13 +170,14 @@ class History:
         Returns:
           BAR_INDICATORS of the bars, shape [10, bars], NaN where the closes do not reach yet.
         """
-        before = self.take(columns)
-        everyone = np.arange(len(columns))
-        out = np.empty((len(BAR_INDICATORS), len(columns)))
-        out[: len(TICK_INDICATORS)] = before.forming().indicators(everyone, close)
-        after, out[len(TICK_INDICATORS) :] = _extended(before, high, low, close)
+        forming = self.take(columns).forming().indicators(np.arange(len(columns)), close)
+        return np.concatenate([forming, self.extend(columns, high, low, close)])
+
+    def extend(self, columns: Ints, high: Floats, low: Floats, close: Floats) -> Floats:
+        """As `close`, but gives only the BAR_INDICATORS that no tick has, shape [5, bars]."""
+        after, shown = _extended(self.take(columns), high, low, close)
         self.put(columns, after)
-        return out
+        return shown
 
     def to_columns(self) -> dict[str, pa.Array]:
         """Arrow columns with one row a symbol."""

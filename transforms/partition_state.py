@@ -1,13 +1,15 @@
 """What the stream remembers of one log partition, and its versioned bytes.
 
-Four parts, because they change at different times: `open` with every batch, `usual` when bars close, `history` when
-bars are sealed, `seen` by appending.  All are Arrow IPC: a job can be stopped and resumed by changed code, and any
+Four parts: `open` changes with every batch and is small.  `seen` gains identities, `usual` closed bars, `history`
+sealed bars and symbols: what they gain is far less than what they are (64 bytes a bar, for 840 and 474 a symbol), so it
+can be kept beside them as `Changes`.  All are Arrow IPC: a job can be stopped and resumed by changed code, and any
 Arrow reader can look inside.
 """
 
 import itertools
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,17 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from beam_pipelines.transforms.anomalies import Found, bar_anomalies
 from beam_pipelines.transforms.bars import WindowBars
 from beam_pipelines.transforms.batches import from_bytes, to_bytes
 from beam_pipelines.transforms.closing_state import NEVER, NOTHING, ClosingState
 from beam_pipelines.transforms.columns import to_list
 from beam_pipelines.transforms.duplicates import Identities, Seen
 from beam_pipelines.transforms.indicators import Forming, History
-from beam_pipelines.transforms.usual import Usual
+from beam_pipelines.transforms.usual import ClosedBars, Usual
 
-__all__ = ["NEVER", "EncodedState", "PartitionState", "numbers_of"]
+__all__ = ["NEVER", "Changes", "EncodedState", "PartitionState", "numbers_of"]
 
-VERSION = 3  # 1 had no `begin` and no `copied`, 2 no `usual` and no `totals`
+VERSION = 4  # 1 had no `begin` and no `copied`, 2 no `usual` and no `totals`, 3 no `Changes` but identities
 
 Ints = NDArray[np.int64]
 
@@ -37,6 +40,14 @@ class EncodedState(NamedTuple):
     history: bytes
     seen: list[bytes]
     usual: bytes | None  # None: version 2 wrote it, which knew of no anomalies
+
+
+class Changes(NamedTuple):
+    """What the large parts of a state gained; each batch says itself what it comes after."""
+
+    seen: Sequence[Identities] = ()
+    history: Sequence[pa.RecordBatch] = ()  # symbols that appeared, with what they began with, and bars sealed
+    usual: Sequence[pa.RecordBatch] = ()  # bars closed
 
 
 class PartitionState:
@@ -81,7 +92,8 @@ class PartitionState:
         self.usual = Usual.empty(0, bar_ms)
         self.totals: Counter[str] = Counter()
         self.copied: dict[str, int] = {}
-        self.history_changed = self.usual_changed = True
+        self._appeared_or_sealed: list[pa.RecordBatch] = []
+        self._closed: list[pa.RecordBatch] = []
 
     def columns_of(self, symbol: pa.DictionaryArray) -> Ints:
         """Column of each tick's symbol; symbols not met before get the next ones."""
@@ -107,6 +119,23 @@ class PartitionState:
             self.windows[start] = WindowBars.empty(len(self.symbols))
         return self.windows[start]
 
+    def judge(self, bars: ClosedBars) -> Found:
+        """The anomalies of bars that close; what is usual takes them in."""
+        self._closed.append(bars.to_batch(spread=pa.array(self.usual.spread[bars.symbol])))
+        return bar_anomalies(self.usual, bars)
+
+    def seal(self, start: int) -> None:
+        """Forgets the bars that start at `start` ms, but for what the indicators remember of them."""
+        bars = _priced(start, self.windows.pop(start))
+        self._appeared_or_sealed.append(bars.to_batch())
+        _close(self.sealed, bars)
+
+    def drain(self) -> Changes:
+        """What the large parts gained since the last call."""
+        changes = Changes(self.seen.drain(), self._appeared_or_sealed, self._closed)
+        self._appeared_or_sealed, self._closed = [], []
+        return changes
+
     def starts(self, since: int, before: int) -> list[int]:
         """Starts of the windows in [since, before), oldest first."""
         return sorted(start for start in self.windows if since <= start < before)
@@ -118,16 +147,17 @@ class PartitionState:
         """
         history = self.sealed.copy()
         for start in self.starts(NEVER, until - self.bar_ms + 1):
-            _close(history, self.windows[start])
+            _close(history, _priced(start, self.windows[start]))
         return list(self.symbols), history
 
     def _grow(self, symbols: int) -> None:
-        more = self._prior.history_of(list(self.symbols)[len(self.live) :])
+        names = list(self.symbols)[len(self.live) :]
+        more = self._prior.history_of(names)
+        self._appeared_or_sealed.append(_histories(len(self.live), names, more))
         self.sealed, self.live = self.sealed.joined(more), self.live.joined(more)
         self.forming = self.live.forming()
         self.windows = {start: bars.grow(symbols) for start, bars in self.windows.items()}
         self.usual = self.usual.grown(symbols)
-        self.history_changed = self.usual_changed = True
 
     def encode_open(self) -> bytes:
         """The part that changes with every batch."""
@@ -152,13 +182,12 @@ class PartitionState:
         return to_bytes(pa.record_batch(columns).replace_schema_metadata({"state": json.dumps(scalars)}))
 
     def encode_history(self) -> bytes:
-        """The part that changes when bars are sealed or symbols appear."""
-        columns = {"symbol": pa.array(list(self.symbols), pa.string())} | self.sealed.to_columns()
-        return to_bytes(pa.record_batch(columns).replace_schema_metadata({"version": str(VERSION)}))
+        """What the indicators remember of sealed bars; with `Changes.history` since, the newest."""
+        return to_bytes(_histories(0, list(self.symbols), self.sealed))
 
     def encode_usual(self) -> bytes:
-        """The part that changes when bars close or symbols appear."""
-        return to_bytes(pa.record_batch(self.usual.to_columns()).replace_schema_metadata({"version": str(VERSION)}))
+        """What is usual after closed bars; with `Changes.usual` since, the newest."""
+        return to_bytes(pa.record_batch(self.usual.to_columns()))
 
     def encode_seen(self) -> list[bytes]:
         """All identities remembered."""
@@ -169,8 +198,12 @@ class PartitionState:
         return EncodedState(self.encode_open(), self.encode_history(), self.encode_seen(), self.encode_usual())
 
     @classmethod
-    def decode(cls, encoded: EncodedState, bar_ms: int, prior: ClosingState = NOTHING) -> "PartitionState":
-        """The state of `encode`; `prior` is for the symbols that it has not met.
+    def decode(
+        cls, encoded: EncodedState, bar_ms: int, prior: ClosingState = NOTHING, since: Changes | None = None
+    ) -> "PartitionState":
+        """The state of `encode`, or of its newest `open` and what the other parts gained `since` they were encoded.
+
+        `prior` is for the symbols that it has not met.
 
         Raises:
           ValueError: if it was written by a newer version, for bars of another length, or began with another prior.
@@ -186,39 +219,65 @@ class PartitionState:
         state.sources = {source: number for number, source in enumerate(scalars["sources"])}
         state.copied = scalars.get("copied", {})
         state.totals = Counter(scalars.get("totals", {}))
-        history = from_bytes(encoded.history)
-        state.symbols = {symbol: column for column, symbol in enumerate(history["symbol"].to_pylist())}
-        state.sealed = History.from_columns(history)
-        state._restore(opened, encoded)
+        since = since or Changes()
+        for change in sorted([from_bytes(encoded.history), *since.history], key=_turn):
+            state._take_change(change)
+        state._restore(opened, encoded, since)
         return state
 
-    def _restore(self, opened: pa.RecordBatch, encoded: EncodedState) -> None:
+    def _take_change(self, change: pa.RecordBatch) -> None:
+        """Lets `sealed` take in what one of `Changes.history` holds."""
+        if b"start" in change.schema.metadata:
+            _close(self.sealed, ClosedBars.from_batch(change))
+            return
+        symbols = change["symbol"].to_pylist()
+        self.symbols |= {symbol: column for column, symbol in enumerate(symbols, len(self.symbols))}
+        self.sealed = self.sealed.joined(History.from_columns(change))
+
+    def _restore(self, opened: pa.RecordBatch, encoded: EncodedState, since: Changes) -> None:
         for window in opened["windows"][0].as_py():
             batch = from_bytes(window)
             self.windows[int(batch.schema.metadata[b"start"])] = WindowBars.from_columns(batch, len(self.symbols))
         for waiting in opened["waiting"][0].as_py():
             self.waiting = from_bytes(waiting)
-        for identities in encoded.seen:
-            self.seen.add(Identities.from_batch(from_bytes(identities)))
+        for identities in (*(Identities.from_batch(from_bytes(it)) for it in encoded.seen), *since.seen):
+            self.seen.add(identities)
         self.seen.drain()
         self.live = self.sealed.copy()
         for start in self.starts(NEVER, self.boundary):
-            _close(self.live, self.windows[start])
+            _close(self.live, _priced(start, self.windows[start]))
         self.forming = self.live.forming()
-        self.usual = self._restored_usual(opened, encoded.usual)
-        self.history_changed = self.usual_changed = False
+        known = Usual.empty(0, self.bar_ms)
+        if encoded.usual is not None:
+            known = Usual.from_columns(from_bytes(encoded.usual), self.bar_ms)
+        self.usual = known.grown(len(self.symbols))
+        for change in sorted(since.usual, key=_turn):
+            bars = ClosedBars.from_batch(change)
+            self.usual.spread[bars.symbol] = change["spread"].to_numpy()
+            bar_anomalies(self.usual, bars)
+        if "quotes" in opened.schema.names:
+            self.usual.put_ticks(from_bytes(opened["quotes"][0].as_py()))
 
-    def _restored_usual(self, opened: pa.RecordBatch, usual: bytes | None) -> Usual:
-        if usual is None:
-            return Usual.empty(len(self.symbols), self.bar_ms)
-        return Usual.from_columns(from_bytes(usual), from_bytes(opened["quotes"][0].as_py()), self.bar_ms)
+
+def _priced(start: int, bars: WindowBars) -> ClosedBars:
+    """Those of one window that have a price; the others do not count for indicators."""
+    return ClosedBars.of(start, np.arange(len(bars)), bars)
 
 
-def _close(history: History, bars: WindowBars) -> None:
-    """Lets `history` take in the bars of one window; those without a price do not count."""
-    columns = np.flatnonzero(bars.priced)
-    prices = bars.take(columns).prices()
-    history.close(columns, prices["high"], prices["low"], prices["close"])
+def _close(history: History, bars: ClosedBars) -> None:
+    history.extend(bars.symbol, bars.high, bars.low, bars.close)
+
+
+def _histories(first: int, symbols: list[str], history: History) -> pa.RecordBatch:
+    """The symbols from column `first` on, with what the indicators remember of each."""
+    columns = {"symbol": pa.array(symbols, pa.string())} | history.to_columns()
+    return pa.record_batch(columns).replace_schema_metadata({"first": str(first)})
+
+
+def _turn(change: pa.RecordBatch) -> tuple[int, int]:
+    """Symbols come before bars, which may be theirs, and bars in the order of their windows."""
+    marks = change.schema.metadata or {}
+    return (1, int(marks[b"start"])) if b"start" in marks else (0, int(marks.get(b"first", 0)))
 
 
 def _check(scalars: dict[str, Any], bar_ms: int) -> None:

@@ -129,6 +129,17 @@ class ClosedBars(NamedTuple):
         high, low, close, vwap = (prices[name] for name in ("high", "low", "close", "vwap"))
         return cls(columns[priced], start, high, low, close, vwap, bars.volume[priced])
 
+    def to_batch(self, **more: pa.Array) -> pa.RecordBatch:
+        """As Arrow columns, one row a bar, with `more` of them; the start is in the metadata."""
+        columns = {name: pa.array(values) for name, values in self._asdict().items() if name != "start"}
+        return pa.record_batch(columns | more).replace_schema_metadata({"start": str(self.start)})
+
+    @classmethod
+    def from_batch(cls, batch: pa.RecordBatch) -> "ClosedBars":
+        """What `to_batch` wrote."""
+        start = int(batch.schema.metadata[b"start"])
+        return cls(**{name: batch[name].to_numpy() for name in cls._fields if name != "start"}, start=start)
+
 
 @dataclass
 class Level:
@@ -279,18 +290,20 @@ class Usual:
         }
 
     @classmethod
-    def from_columns(
-        cls, bars: pa.RecordBatch, ticks: pa.RecordBatch, bar_ms: int, thresholds: Thresholds | None = None
-    ) -> "Usual":
-        """What `to_columns` and `tick_columns` wrote; symbols that `bars` lacks never traded."""
+    def from_columns(cls, bars: pa.RecordBatch, bar_ms: int, thresholds: Thresholds | None = None) -> "Usual":
+        """What `to_columns` wrote."""
         usual = cls.empty(len(bars), bar_ms, thresholds)
         for name in _PER_BAR:
             getattr(usual, name)[:] = _values(bars[name]).reshape(getattr(usual, name).shape)
-        some = ticks["symbol"].to_numpy()
-        usual.spread[some] = ticks["spread"].to_numpy()
-        usual.seen[:, some] = _values(ticks["seen"]).reshape(-1, TICK_KINDS).T
         usual._derive(np.arange(len(bars)))
         return usual
+
+    def put_ticks(self, ticks: pa.RecordBatch) -> None:
+        """Replaces what `tick_columns` wrote."""
+        some = ticks["symbol"].to_numpy()
+        self.spread[:], self.seen[:] = np.nan, NEVER
+        self.spread[some] = ticks["spread"].to_numpy()
+        self.seen[:, some] = _values(ticks["seen"]).reshape(-1, TICK_KINDS).T
 
 
 _PER_BAR = ("bars", "returns", "volumes", "spreads", "closes", "starts", "still", "stale", "peak", "trough", "since")

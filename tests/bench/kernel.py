@@ -70,9 +70,9 @@ def steps(batches: Iterable[pa.RecordBatch], states: States) -> None:
 def without_anomalies(decoded: Iterable[pa.RecordBatch]) -> None:
     """As `advance_all`, but nobody looks for what is odd."""
     nothing = tick_anomalies(Usual.empty(0, SEMANTICS.bar_ms), *_no_ticks())
-    name = "beam_pipelines.transforms.advance"
-    replaced = {"tick_anomalies": mock.Mock(return_value=nothing), "bar_anomalies": mock.Mock(return_value=nothing)}
-    with mock.patch.multiple(name, **replaced):
+    ticks = mock.patch("beam_pipelines.transforms.advance.tick_anomalies", return_value=nothing)
+    bars = mock.patch("beam_pipelines.transforms.partition_state.bar_anomalies", return_value=nothing)
+    with ticks, bars:
         advance_all(decoded, States())
 
 

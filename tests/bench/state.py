@@ -61,7 +61,7 @@ def sizes(symbols: int) -> Iterator[Size]:
     for number in range(MINUTES):
         for ticks in minute_of(number, symbols):
             advance(state, ticks, SEMANTICS)
-        state.seen.drain()
+        state.drain()
         parts = (
             state.encode_open(),
             state.encode_history(),

@@ -498,7 +498,9 @@ def restored(usual: Usual) -> Usual:
     bars, ticks = (
         from_bytes(to_bytes(pa.record_batch(columns))) for columns in (usual.to_columns(), usual.tick_columns())
     )
-    return Usual.from_columns(bars, ticks, usual.bar_ms, usual.thresholds)
+    again = Usual.from_columns(bars, usual.bar_ms, usual.thresholds)
+    again.put_ticks(ticks)
+    return again
 
 
 def test_the_random_logs_have_every_kind_of_anomaly():

@@ -14,6 +14,7 @@ from beam_pipelines.transforms.anomaly_rows import anomaly_rows
 from beam_pipelines.transforms.batches import ANOMALIES, TICKS, empty
 from beam_pipelines.transforms.partition_state import PartitionState
 
+from .restarts import Restarts
 from .test_advance import SHORT_BARS
 
 BEGIN = 1_700_000_000_000
@@ -52,22 +53,23 @@ def session(seed: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, TICKS)
 
 
-def told(log: pa.RecordBatch, cuts: list[int], restart: bool = False) -> list[dict]:
+def told(log: pa.RecordBatch, cuts: list[int], whole_every: int = 0) -> list[dict]:
+    restarts = Restarts(SHORT_BARS.bar_ms, whole_every)
     state, found = PartitionState(SHORT_BARS.bar_ms), []
     for begin, end in zip([0, *cuts], [*cuts, len(log)], strict=True):
         found += advance(state, log.slice(begin, end - begin), SHORT_BARS).anomalies.to_pylist()
-        if restart:
-            state = PartitionState.decode(state.encode(), SHORT_BARS.bar_ms)
+        if whole_every:
+            state = restarts.restarted(state)
     return found
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 50), cuts=st.lists(st.integers(0, BARS * 24), max_size=25), restart=st.booleans())
-def test_any_batching_tells_the_same(seed: int, cuts: list[int], restart: bool) -> None:
+@given(seed=st.integers(0, 50), cuts=st.lists(st.integers(0, BARS * 24), max_size=25), whole_every=st.integers(0, 8))
+def test_any_batching_tells_the_same(seed: int, cuts: list[int], whole_every: int) -> None:
     log = session(seed)
     whole = told(log, [])
     assert {row["kind"] for row in whole} >= {"price_jump", *OF_TICKS}
-    assert told(log, sorted(cuts), restart) == whole
+    assert told(log, sorted(cuts), whole_every) == whole
 
 
 def test_rows_name_the_record_at_which_it_showed() -> None:
