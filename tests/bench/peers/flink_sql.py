@@ -7,6 +7,8 @@ no checkpoints, and open and close without a second pass over the ticks (see `PL
 import os
 import pathlib
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from py4j.java_gateway import JavaGateway
 
@@ -18,7 +20,7 @@ from beam_pipelines.runners.flink import ADD_OPENS
 PLACE = "CAST(`timestamp` AS STRING) || LPAD(CAST(`offset` AS STRING), 19, '0') || CAST(price AS STRING)"
 TICKS = """
 CREATE TABLE ticks (
-  symbol STRING, `timestamp` BIGINT, price DOUBLE, volume BIGINT, `offset` BIGINT METADATA VIRTUAL,
+  symbol STRING, `timestamp` BIGINT, price DOUBLE, volume BIGINT, source STRING, `offset` BIGINT METADATA VIRTUAL,
   event_time AS TO_TIMESTAMP_LTZ(`timestamp`, 3),
   WATERMARK FOR event_time AS event_time - INTERVAL '1' SECOND
 ) WITH (
@@ -31,13 +33,14 @@ CREATE TABLE bars (
   symbol STRING, start_ms BIGINT, `open` DOUBLE, high DOUBLE, low DOUBLE, `close` DOUBLE, volume BIGINT, vwap DOUBLE,
   trade_count BIGINT
 ) WITH ('connector' = 'filesystem', 'format' = 'csv', 'path' = 'file://{folder}')"""
-PLACED = f"CREATE TEMPORARY VIEW placed AS SELECT *, {PLACE} AS place FROM ticks"
+PLACED = f"SELECT *, {PLACE} AS place FROM ticks"
+WINDOWED = "SELECT * FROM TABLE(TUMBLE(TABLE placed, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))"
 INSERT = """
 INSERT INTO bars SELECT
   symbol, MIN(`timestamp`) / 60000 * 60000,
   CAST(SUBSTRING(MIN(place) FROM 33) AS DOUBLE), MAX(price), MIN(price), CAST(SUBSTRING(MAX(place) FROM 33) AS DOUBLE),
   SUM(volume), SUM(price * volume) / SUM(volume), COUNT(*)
-FROM TABLE(TUMBLE(TABLE placed, DESCRIPTOR(event_time), INTERVAL '1' MINUTE))
+FROM windowed
 GROUP BY symbol, window_start, window_end"""
 
 RUNTIME = ("flink-table-[acr]*", "flink-connector-[bfk]*", "flink-c[es]*", "flink-json*", "kafka-clients*")
@@ -67,20 +70,22 @@ def settings(sql: pathlib.Path, topic: str) -> dict[str, str]:
     }
 
 
-def main(topic: str, folder: str) -> None:
+def run(topic: str, folder: str, windowed: str = WINDOWED, more: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Writes the bars of `topic` to `folder`, of the ticks that the query `windowed` gives, with `more` settings."""
     cluster = maven.resolve("flink")
     sql = maven.resolve_pom("flink-sql", pathlib.Path(__file__).with_suffix(".xml").read_bytes())
     gateway = jvm_of(cluster, sql)
     flink = gateway.jvm.org.apache.flink
     configuration = flink.configuration.Configuration()
-    for name, value in settings(sql, topic).items():
+    for name, value in {**settings(sql, topic), **more}.items():
         configuration.setString(name, value)
     builder = flink.table.api.EnvironmentSettings.newInstance().withConfiguration(configuration)
     tables = flink.table.api.TableEnvironment.create(builder.inStreamingMode().build())
     where = {"topic": topic, "bootstrap_servers": os.environ["KAFKA_BOOTSTRAP_SERVERS"], "folder": folder}
     for statement in (TICKS, BARS):
         tables.executeSql(statement.format(**where))
-    tables.executeSql(PLACED)
+    for name, query in {"placed": PLACED, "windowed": windowed}.items():
+        tables.executeSql(f"CREATE TEMPORARY VIEW {name} AS {query}")
     tables.executeSql(INSERT).__getattr__("await")()
     gateway.shutdown()
     gateway.java_process.stdin.close()  # the gateway ends with it
@@ -88,4 +93,4 @@ def main(topic: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    run(sys.argv[1], sys.argv[2])

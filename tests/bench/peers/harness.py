@@ -44,6 +44,7 @@ PEERS = (
     Peer("confluent-kafka + orjson, one tuned script", "orjson_script"),
     Peer("confluent-kafka poll() + json, the script people write", "json_script"),
     Peer("Flink SQL 1.19", "flink_sql", on_cluster=True),
+    Peer("Flink SQL 1.19, duplicates dropped", "flink_sql_distinct", on_cluster=True),
     Peer(
         "Bytewax 0.21, a tenth of the ticks",
         "bytewax_flow",
