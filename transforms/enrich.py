@@ -480,9 +480,10 @@ class _UnboundedDriver(_Driver):
         if newest is None:
             state = PartitionState(self._semantics.bar_ms, self._prior)
             return _Known(next_offset, state, NEVER, _Appended(), self._restored_minutes(partition, parts))
-        encoded = EncodedState(newest, parts.history.whole.read(), list(parts.seen.read()), parts.usual.whole.read())
-        history, usual = (list(map(from_bytes, part.since.read())) for part in (parts.history, parts.usual))
-        since = Changes(history=history, usual=usual)
+        bags = parts.seen, parts.history.since, parts.usual.since
+        seen, history, usual = (list(map(from_bytes, bag.read())) for bag in bags)
+        since = Changes(list(map(Identities.from_batch, seen)), history, usual)
+        encoded = EncodedState(newest, parts.history.whole.read(), [], parts.usual.whole.read())
         state = PartitionState.decode(encoded, self._semantics.bar_ms, self._prior, since)
         appended = _Appended(len(state.seen), sum(map(len, history)), sum(map(len, usual)))
         return _Known(next_offset, state, NEVER, appended, self._restored_minutes(partition, parts))
