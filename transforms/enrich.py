@@ -68,7 +68,7 @@ TICKS_TAG, BARS_TAG, ANOMALIES_TAG, QUALITY_TAG = "ticks", "bars", "anomalies", 
 DEAD_LETTERS_TAG, VALID_TAG = "dead_letters", "valid"
 
 _SEEN_SLACK = 65_536  # identities that may be appended beyond twice the live ones before the bag is written anew
-_BARS_A_SYMBOL = 8  # bars that may be appended before what they add to is written anew: about as many bytes
+_BARS_A_SYMBOL = 8  # bars that may be appended before what they add to is written anew: fewer bytes than that has
 _NOT_WRITTEN = 2**62  # appended to what was never written
 
 

@@ -1,9 +1,9 @@
 """What the stream remembers of one log partition, and its versioned bytes.
 
 Four parts: `open` changes with every batch and is small.  `seen` gains identities, `usual` closed bars, `history`
-sealed bars and symbols: what they gain is far less than what they are (64 bytes a bar, for 840 and 474 a symbol), so it
-can be kept beside them as `Changes`.  All are Arrow IPC: a job can be stopped and resumed by changed code, and any
-Arrow reader can look inside.
+sealed bars and symbols.  What these gain is far less than what they are (56 and 48 bytes a bar, for 840 and 474 a
+symbol), so it can be kept beside them as `Changes`.  All are Arrow IPC: a job can be stopped and resumed by changed
+code, and any Arrow reader can look inside.
 """
 
 import itertools
@@ -247,9 +247,10 @@ class PartitionState:
         for start in self.starts(NEVER, self.boundary):
             _close(self.live, _priced(start, self.windows[start]))
         self.forming = self.live.forming()
-        known = Usual.empty(0, self.bar_ms)
-        if encoded.usual is not None:
-            known = Usual.from_columns(from_bytes(encoded.usual), self.bar_ms)
+        self._restore_usual(opened, encoded.usual, since)
+
+    def _restore_usual(self, opened: pa.RecordBatch, usual: bytes | None, since: Changes) -> None:
+        known = Usual.from_columns(from_bytes(usual), self.bar_ms) if usual else Usual.empty(0, self.bar_ms)
         self.usual = known.grown(len(self.symbols))
         for change in sorted(since.usual, key=_turn):
             bars = ClosedBars.from_batch(change)
