@@ -5,6 +5,7 @@ stand, and later again under the same name.  Names and content: `lake_objects`.
 """
 
 import bisect
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
@@ -38,7 +39,7 @@ from beam_pipelines.io.lake_objects import (
     write_refused,
 )
 from beam_pipelines.io.objects import Objects, objects_in
-from beam_pipelines.transforms.batches import ArrowCoder, Span, span_of
+from beam_pipelines.transforms.batches import MANY, ArrowCoder, Span, joined, span_of, with_span
 from beam_pipelines.transforms.gather import Gather
 from beam_pipelines.transforms.monitor import UNNAMED, PipelineMonitor
 from beam_pipelines.transforms.packing import packed, unpacked
@@ -129,11 +130,71 @@ def _cut_packed(layout: Layout, position: Position | None, batch: pa.RecordBatch
     return after, [Piece(it.group, batch) for it in pieces]
 
 
+_FEW = 16_384
+"""Rows that may come in pieces too small to be packed until they are joined, in a tenth of their bytes."""
+
+
+class _HeldRows:
+    """The rows of the objects that are open, in offset order, in two bags of Beam's keeping.
+
+    Rows of which few come at a time are joined and packed now and then: hundreds of small pieces would take ten times
+    the bytes, and so long to read that everything else that the worker does would wait.
+
+    Args:
+      many: packed pieces.
+      few: pieces that came after them, each of less than `MANY` rows.
+      count: of the rows in `few`.
+    """
+
+    def __init__(self, many: BagRuntimeState, few: BagRuntimeState, count: int) -> None:
+        self._many, self._few, self.count = many, few, count
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        """Adds the next rows."""
+        if len(rows) >= MANY:
+            self._join()
+            self._many.add(rows)
+            return
+        self._few.add(rows)
+        self.count += len(rows)
+        if self.count >= _FEW:
+            self._join()
+
+    def read(self) -> Iterator[pa.RecordBatch]:
+        """All rows."""
+        return map(unpacked, itertools.chain(self._many.read(), self._few.read()))
+
+    def clear(self) -> None:
+        """Lets go all rows."""
+        self._many.clear()
+        self._forget_few()
+
+    def _join(self) -> None:
+        if self.count:
+            pieces = list(map(unpacked, self._few.read()))
+            span = span_of(pieces[0])._replace(next=span_of(pieces[-1]).next)
+            self._many.add(packed(with_span(joined(pieces), span)))
+            self._forget_few()
+
+    def _forget_few(self) -> None:
+        self._few.clear()
+        self.count = 0
+
+
+class _Open(NamedTuple):
+    """What is known of the objects that are open, beside their rows."""
+
+    position: Position
+    unwritten: bool  # whether rows are held that are in no object yet
+    few: int = 0  # rows held in small pieces
+
+
 class _OpenObjectsDoFn(beam.DoFn):
-    """Unbounded: rows of the open objects wait in a bag, to which batches are appended as they come."""
+    """Unbounded: rows of the open objects wait in bags, to which batches are appended as they come."""
 
     POSITION = ReadModifyWriteStateSpec("position", BytesCoder())
     HELD = BagStateSpec("held", _HeldCoder())
+    FEW = BagStateSpec("few", _HeldCoder())
     HOLD = TimerSpec("hold", TimeDomain.REAL_TIME)
 
     def __init__(self, objects: Objects, layout: Layout, hold_ms: int) -> None:
@@ -143,65 +204,76 @@ class _OpenObjectsDoFn(beam.DoFn):
         self,
         element: tuple[int, pa.RecordBatch],
         state: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(POSITION),
-        held: BagRuntimeState = beam.DoFn.StateParam(HELD),
+        many: BagRuntimeState = beam.DoFn.StateParam(HELD),
+        few: BagRuntimeState = beam.DoFn.StateParam(FEW),
         hold: RuntimeTimer = beam.DoFn.TimerParam(HOLD),
     ) -> Iterator[Written]:
         _, batch = element
+        before = _decoded(state.read())
+        held = _HeldRows(many, few, before.few if before else 0)
         if span_of(batch).idle_ms:
-            return self._as_it_stands(state, held)
-        return self._goes_on(batch, state, held, hold)
+            return self._as_it_stands(before, state, held)
+        return self._goes_on(batch, before, state, held, hold)
 
     def _goes_on(
-        self, batch: pa.RecordBatch, state: ReadModifyWriteRuntimeState, held: BagRuntimeState, hold: RuntimeTimer
+        self,
+        batch: pa.RecordBatch,
+        before: _Open | None,
+        state: ReadModifyWriteRuntimeState,
+        held: _HeldRows,
+        hold: RuntimeTimer,
     ) -> Iterator[Written]:
         """Holds the rows of the next batch; writes the objects that it finishes."""
-        before, unwritten = _decoded(state.read())
-        after, pieces = _cut_packed(self._layout, before, batch)
-        group = before.open if before else None
+        after, pieces = _cut_packed(self._layout, before.position if before else None, batch)
+        group = before.position.open if before else None
         for piece in pieces:
             if group not in (None, piece.group):
                 yield from self._written(after, group, held, final=True)
                 held.clear()
             held.add(piece.rows)
             group = piece.group
-        if pieces and not (unwritten and before and before.open == after.open):
+        if pieces and not (before and before.unwritten and before.position.open == after.open):
             hold.set(Timestamp.now() + self._hold_ms / 1000)
-        state.write(_encoded(after, unwritten=unwritten or bool(pieces)))
+        unwritten = bool(pieces) or (before is not None and before.unwritten)
+        state.write(_encoded(_Open(after, unwritten, held.count)))
 
     @on_timer(HOLD)
     def held_long_enough(
         self,
         state: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(POSITION),
-        held: BagRuntimeState = beam.DoFn.StateParam(HELD),
+        many: BagRuntimeState = beam.DoFn.StateParam(HELD),
+        few: BagRuntimeState = beam.DoFn.StateParam(FEW),
     ) -> Iterator[Written]:
         """Writes rows of a slot that does not end, because valid rows stay away or their clock stands still."""
-        return self._as_it_stands(state, held)
+        before = _decoded(state.read())
+        return self._as_it_stands(before, state, _HeldRows(many, few, before.few if before else 0))
 
-    def _as_it_stands(self, state: ReadModifyWriteRuntimeState, held: BagRuntimeState) -> Iterator[Written]:
-        position, unwritten = _decoded(state.read())
-        if position is not None and position.open is not None and unwritten:
-            yield from self._written(position, position.open, held, final=False)
-            state.write(_encoded(position, unwritten=False))
+    def _as_it_stands(
+        self, before: _Open | None, state: ReadModifyWriteRuntimeState, held: _HeldRows
+    ) -> Iterator[Written]:
+        if before and before.unwritten and before.position.open is not None:
+            yield from self._written(before.position, before.position.open, held, final=False)
+            state.write(_encoded(before._replace(unwritten=False)))
 
-    def _written(self, position: Position, group: Group, held: BagRuntimeState, final: bool) -> Iterator[Written]:
-        return write_objects(self._objects, self._layout, position, group, map(unpacked, held.read()), final)
-
-
-_STATE_VERSION = 2
-
-
-def _encoded(position: Position, unwritten: bool) -> bytes:
-    """State of a partition; `unwritten` says whether rows are held that are in no object yet."""
-    return json.dumps([_STATE_VERSION, *position, unwritten]).encode()
+    def _written(self, position: Position, group: Group, held: _HeldRows, final: bool) -> Iterator[Written]:
+        return write_objects(self._objects, self._layout, position, group, held.read(), final)
 
 
-def _decoded(state: bytes | None) -> tuple[Position | None, bool]:
+_STATE_VERSION = 3  # 2 held no `few`
+
+
+def _encoded(known: _Open) -> bytes:
+    return json.dumps([_STATE_VERSION, *known.position, known.unwritten, known.few]).encode()
+
+
+def _decoded(state: bytes | None) -> _Open | None:
     if state is None:
-        return None, False
-    version, begin, next_offset, high, group, unwritten = json.loads(state)
-    if version != _STATE_VERSION:
-        raise ValueError(f"the lake's state has version {version} and this program reads {_STATE_VERSION}")
-    return Position(begin, next_offset, high, Group(*group) if group else None), unwritten
+        return None
+    version, *known = json.loads(state)
+    if version not in (2, _STATE_VERSION):
+        raise ValueError(f"the lake's state has version {version} and this program reads 2 and {_STATE_VERSION}")
+    begin, next_offset, high, group, unwritten, *few = known
+    return _Open(Position(begin, next_offset, high, Group(*group) if group else None), unwritten, *few)
 
 
 class WriteToLake(beam.PTransform):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake import WriteDeadLettersToLake, WriteToLake
 from beam_pipelines.io.lake_objects import MARKET_DATA, Layout, Position, Written, cut
-from beam_pipelines.transforms.batches import RAW, TICKS, Span, empty, span_of, with_span
+from beam_pipelines.transforms.batches import MANY, RAW, TICKS, Span, empty, span_of, with_span
 from beam_pipelines.transforms.dead_letters import dead_letters
 from beam_pipelines.transforms.packing import packed
 from tests.io.lakes import NEW_YEAR, SMALL, TOPIC, Lake, log, rows_of, split
@@ -204,6 +204,18 @@ def test_batches_that_are_large_enough_to_be_compressed_in_state_come_back_whole
     whole = log(3000)
     write_unbounded(str(tmp_path), [whole, heartbeat(0, 3000)], MARKET_DATA)
     assert Lake(str(tmp_path)).table().num_rows == len(whole)
+
+
+def test_rows_that_come_in_small_pieces_and_large_ones_are_written_as_if_they_came_at_once(tmp_path):
+    whole = log(50_000)
+    one_slot = dataclasses.replace(MARKET_DATA, slot_ms=86_400_000)
+    bounds = [*range(0, 20_000, 1_000), 26_000, *range(27_000, 47_000, 1_500)]  # small ones are joined twice
+    pieces = [packed(it) if len(it) >= MANY else it for it in split(whole, bounds)]
+    streamed, at_once = Lake(str(tmp_path / "streamed")), Lake(str(tmp_path / "at once"))
+    write_unbounded(streamed.root, [*pieces, heartbeat(0, 50_000)], one_slot)
+    write_bounded(at_once.root, [whole], one_slot)
+    assert streamed.objects() == at_once.objects()
+    assert streamed.table().num_rows == len(whole)
 
 
 def test_a_heartbeat_with_nothing_new_writes_nothing(tmp_path):
