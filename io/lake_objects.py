@@ -28,7 +28,7 @@ from beam_pipelines.errors import UsageError
 from beam_pipelines.io.lake_json import as_json_lines, read_json_lines
 from beam_pipelines.io.objects import Objects
 from beam_pipelines.transforms.articles import ARTICLES
-from beam_pipelines.transforms.batches import DEAD_LETTERS, TICKS, Span, joined, span_of
+from beam_pipelines.transforms.batches import DEAD_LETTERS, TICKS, Span, span_of
 
 __all__ = [
     "DEAD_LETTER_DATA",
@@ -228,9 +228,9 @@ def write_objects(
         return
     span = span_of(held[0])
     marks = {"topic": span.topic, "partition": str(span.partition), "slot_ms": str(layout.slot_ms)}
-    together = joined(held)
-    del held  # the rows are copied, and 100 bytes each
-    rows = as_stored(layout, together)
+    together = pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in held])
+    rows = as_stored(layout, together).combine_chunks()
+    del held, together  # the rows are copied, and 100 bytes each
     for folder, part in _by_folder(layout, rows):
         path = f"{layout.dataset}/{folder}/{_name(layout, group, span.topic, span.partition)}"
         merged = _with_others(objects, path, part, layout, position).replace_schema_metadata(marks)
@@ -250,15 +250,11 @@ def write_refused(objects: Objects, rows: pa.RecordBatch) -> Iterator[Written]:
         yield Written(path, 1, content.size, True)
 
 
-def as_stored(layout: Layout, batch: pa.RecordBatch) -> pa.Table:
-    """A batch's columns as the files have them."""
+def as_stored(layout: Layout, rows: pa.RecordBatch | pa.Table) -> pa.Table:
+    """The columns of rows as the files have them."""
     fields = {field.name: field for field in layout.stored}
-    stored = pa.schema([fields[name] for name in batch.schema.names])
-    return pa.table([_as(column, field.type) for column, field in zip(batch.columns, stored, strict=True)], stored)
-
-
-def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column.cast(kind)
+    stored = pa.schema([fields[name] for name in rows.schema.names])
+    return pa.table([column.cast(field.type) for column, field in zip(rows.columns, stored, strict=True)], stored)
 
 
 def _by_folder(layout: Layout, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:

@@ -272,13 +272,18 @@ def empty(schema: pa.Schema) -> pa.RecordBatch:
 
 
 def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
-    """The rows of batches of one schema in one batch with common dictionaries; what they stand for is left out."""
+    """The rows of batches of one schema in one batch with common dictionaries; what they stand for is left out.
+
+    Raises:
+      ValueError: if a column's texts or bytes are 2 GiB or more, for which Arrow would need several batches.
+    """
     if len(batches) == 1:
         return batches[0].replace_schema_metadata(None)
     table = pa.Table.from_batches([batch.replace_schema_metadata(None) for batch in batches])
     if not len(table):
         return batches[0].replace_schema_metadata(None)
-    whole: pa.RecordBatch = table.unify_dictionaries().combine_chunks().to_batches()[0]
+    whole: pa.RecordBatch
+    (whole,) = table.unify_dictionaries().combine_chunks().to_batches()
     return whole
 
 

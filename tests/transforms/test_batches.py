@@ -1,7 +1,8 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
-from beam_pipelines.transforms.batches import ArrowCoder, Span, to_bytes, with_span
+from beam_pipelines.transforms.batches import ArrowCoder, Span, joined, to_bytes, with_span
 
 
 def batch(rows: int) -> pa.RecordBatch:
@@ -26,3 +27,12 @@ def test_the_size_of_a_batch_is_told_without_encoding_it(monkeypatch):
     monkeypatch.setattr(ArrowCoder, "encode", lambda self, value: pytest.fail("it was encoded"))
     rows = batch(10_000)
     assert ArrowCoder().get_impl().estimate_size(rows) == rows.nbytes
+
+
+def test_rows_of_more_bytes_than_a_batch_can_hold_are_not_lost_without_a_word() -> None:
+    rows, each = 1_100, 1 << 20
+    ends = np.arange(rows + 1, dtype=np.int32) * each
+    untouched = np.zeros(rows * each, np.uint8)  # takes no memory
+    values = pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(ends), pa.py_buffer(untouched)])
+    with pytest.raises(ValueError, match="too many values"):
+        joined([pa.record_batch({"value": values})] * 2)
