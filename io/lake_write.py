@@ -131,13 +131,13 @@ def _cut_packed(layout: Layout, position: Position | None, batch: pa.RecordBatch
 
 
 _FEW = 16_384
-"""Rows that may come in pieces too small to be packed until they are joined, in a tenth of their bytes."""
+"""Rows that may come in pieces too small to be packed until they are joined, in a seventh of their bytes."""
 
 
 class _HeldRows:
     """The rows of the objects that are open, in offset order, in two bags of Beam's keeping.
 
-    Rows of which few come at a time are joined and packed now and then: hundreds of small pieces would take ten times
+    Rows of which few come at a time are joined and packed now and then: hundreds of small pieces would take seven times
     the bytes, and so long to read that everything else that the worker does would wait.
 
     Args:
