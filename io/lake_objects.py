@@ -252,8 +252,8 @@ def write_refused(objects: Objects, rows: pa.RecordBatch) -> Iterator[Written]:
 
 def as_stored(layout: Layout, rows: pa.RecordBatch | pa.Table) -> pa.Table:
     """The columns of rows as the files have them."""
-    fields = {field.name: field for field in layout.stored}
-    stored = pa.schema([fields[name] for name in rows.schema.names])
+    whole = layout.stored
+    stored = pa.schema([whole.field(name) for name in rows.schema.names])
     return pa.table([column.cast(field.type) for column, field in zip(rows.columns, stored, strict=True)], stored)
 
 

@@ -184,8 +184,8 @@ class _HeldRows:
 class _Open(NamedTuple):
     """What is known of the objects that are open, beside their rows."""
 
-    position: Position
-    unwritten: bool  # whether rows are held that are in no object yet
+    position: Position | None = None
+    unwritten: bool = False  # whether rows are held that are in no object yet
     few: int = 0  # rows held in small pieces
 
 
@@ -210,7 +210,7 @@ class _OpenObjectsDoFn(beam.DoFn):
     ) -> Iterator[Written]:
         _, batch = element
         before = _decoded(state.read())
-        held = _HeldRows(many, few, before.few if before else 0)
+        held = _HeldRows(many, few, before.few)
         if span_of(batch).idle_ms:
             return self._as_it_stands(before, state, held)
         return self._goes_on(batch, before, state, held, hold)
@@ -218,24 +218,23 @@ class _OpenObjectsDoFn(beam.DoFn):
     def _goes_on(
         self,
         batch: pa.RecordBatch,
-        before: _Open | None,
+        before: _Open,
         state: ReadModifyWriteRuntimeState,
         held: _HeldRows,
         hold: RuntimeTimer,
     ) -> Iterator[Written]:
         """Holds the rows of the next batch; writes the objects that it finishes."""
-        after, pieces = _cut_packed(self._layout, before.position if before else None, batch)
-        group = before.position.open if before else None
+        after, pieces = _cut_packed(self._layout, before.position, batch)
+        group = opened = before.position.open if before.position else None
         for piece in pieces:
             if group not in (None, piece.group):
                 yield from self._written(after, group, held, final=True)
                 held.clear()
             held.add(piece.rows)
             group = piece.group
-        if pieces and not (before and before.unwritten and before.position.open == after.open):
+        if pieces and not (before.unwritten and opened == after.open):
             hold.set(Timestamp.now() + self._hold_ms / 1000)
-        unwritten = bool(pieces) or (before is not None and before.unwritten)
-        state.write(_encoded(_Open(after, unwritten, held.count)))
+        state.write(_encoded(after, before.unwritten or bool(pieces), held.count))
 
     @on_timer(HOLD)
     def held_long_enough(
@@ -246,14 +245,13 @@ class _OpenObjectsDoFn(beam.DoFn):
     ) -> Iterator[Written]:
         """Writes rows of a slot that does not end, because valid rows stay away or their clock stands still."""
         before = _decoded(state.read())
-        return self._as_it_stands(before, state, _HeldRows(many, few, before.few if before else 0))
+        return self._as_it_stands(before, state, _HeldRows(many, few, before.few))
 
-    def _as_it_stands(
-        self, before: _Open | None, state: ReadModifyWriteRuntimeState, held: _HeldRows
-    ) -> Iterator[Written]:
-        if before and before.unwritten and before.position.open is not None:
-            yield from self._written(before.position, before.position.open, held, final=False)
-            state.write(_encoded(before._replace(unwritten=False)))
+    def _as_it_stands(self, before: _Open, state: ReadModifyWriteRuntimeState, held: _HeldRows) -> Iterator[Written]:
+        position = before.position
+        if position is not None and position.open is not None and before.unwritten:
+            yield from self._written(position, position.open, held, final=False)
+            state.write(_encoded(position, unwritten=False, few=before.few))
 
     def _written(self, position: Position, group: Group, held: _HeldRows, final: bool) -> Iterator[Written]:
         return write_objects(self._objects, self._layout, position, group, held.read(), final)
@@ -262,13 +260,13 @@ class _OpenObjectsDoFn(beam.DoFn):
 _STATE_VERSION = 3  # 2 held no `few`
 
 
-def _encoded(known: _Open) -> bytes:
-    return json.dumps([_STATE_VERSION, *known.position, known.unwritten, known.few]).encode()
+def _encoded(position: Position, unwritten: bool, few: int) -> bytes:
+    return json.dumps([_STATE_VERSION, *position, unwritten, few]).encode()
 
 
-def _decoded(state: bytes | None) -> _Open | None:
+def _decoded(state: bytes | None) -> _Open:
     if state is None:
-        return None
+        return _Open()
     version, *known = json.loads(state)
     if version not in (2, _STATE_VERSION):
         raise ValueError(f"the lake's state has version {version} and this program reads 2 and {_STATE_VERSION}")

@@ -69,7 +69,8 @@ class LiveStates(dict[int, LiveState]):
         """The states of the next day, in one batch, of those that partitions ended it with; what rested stays."""
         ended = {batch["partition"][0].as_py() for batch in batches}
         rested = [state.to_batch(it, semantics) for it, state in self.items() if it not in ended]
-        return pa.Table.from_batches([*batches, *rested]).combine_chunks().to_batches()[0]
+        (rows,) = pa.Table.from_batches([*batches, *rested]).combine_chunks().to_batches()
+        return rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Rows that wait for their objects come back from state as they were, in a fraction of their bytes."""
 
-import functools
 import json
 
 import numpy as np
@@ -19,15 +18,10 @@ from beam_pipelines.transforms.packing import packed, unpacked
 from beam_pipelines.transforms.ticks import decode
 
 
-@functools.cache
-def _ticks() -> pa.RecordBatch:
-    (element,) = raw_batches(Session(ticks=5_000), 1)
-    return decode(element[1]).ticks
-
-
 @pytest.fixture(scope="module")
 def ticks() -> pa.RecordBatch:
-    return _ticks()
+    (element,) = raw_batches(Session(ticks=5_000), 1)
+    return decode(element[1]).ticks
 
 
 def same(rows: pa.RecordBatch) -> None:
@@ -72,15 +66,17 @@ class Bag:
         self.pieces.clear()
 
 
-@given(st.lists(st.integers(1, MANY + 500), max_size=30))
-def test_pieces_of_any_size_come_back_in_their_order_and_small_ones_wait_in_few_bytes(sizes: list[int]) -> None:
+@given(sizes=st.lists(st.integers(1, MANY + 500), max_size=30))
+def test_pieces_of_any_size_come_back_in_their_order_and_small_ones_wait_in_few_bytes(
+    ticks: pa.RecordBatch, sizes: list[int]
+) -> None:
     held = _HeldRows(many := Bag(), few := Bag(), 0)
     for number, size in enumerate(sizes):
-        piece = with_span(_ticks().slice(0, size), Span("raw", 3, number, number + 1))
+        piece = with_span(ticks.slice(0, size), Span("raw", 3, number, number + 1))
         held = _HeldRows(many, few, held.count)  # as in another bundle
         held.add(packed(piece) if size >= MANY else piece)
     together = [row for piece in held.read() for row in piece["offset"].to_pylist()]
-    assert together == [row for size in sizes for row in _ticks()["offset"].slice(0, size).to_pylist()]
+    assert together == [row for size in sizes for row in ticks["offset"].slice(0, size).to_pylist()]
     assert held.count == sum(map(len, few.read())) < 16_384
     assert len(many.pieces) <= 2 * sum(size >= MANY for size in sizes) + sum(sizes) // 16_384
     assert [span_of(piece)[:2] for piece in held.read()] == [("raw", 3)] * len([*many.pieces, *few.pieces])
@@ -91,7 +87,7 @@ def test_pieces_of_any_size_come_back_in_their_order_and_small_ones_wait_in_few_
 def test_where_a_job_of_an_older_version_held_its_rows_is_read() -> None:
     position = Position(5, 90, 1_700_000_000_000, Group(566, 0))
     assert _decoded(b"[2, 5, 90, 1700000000000, [566, 0], true]") == _Open(position, True, 0)
-    assert _decoded(_encoded(_Open(position, False, 70))) == _Open(position, False, 70)
+    assert _decoded(_encoded(position, False, 70)) == _Open(position, False, 70)
     with pytest.raises(ValueError, match="version 4"):
         _decoded(b"[4, 5, 90, 1700000000000, [566, 0], true, 70]")
 
