@@ -41,8 +41,11 @@ def parse(
     add_flags(parser)
     mine, rest = parser.parse_known_args(argv)
     _refuse_unknown(rest, parser)
-    return mine, PipelineOptions(rest)
+    return mine, PipelineOptions([_AS_MANY_AS_SUIT, *rest])
 
+
+# Beam's default of one worker process cannot be told from a user's wish for one; of two flags the last counts.
+_AS_MANY_AS_SUIT = "--sdk_worker_parallelism=0"
 
 _EPILOG = (
     "Beam's own flags are taken too: --runner (DirectRunner, FlinkRunner, SparkRunner), --flink_master, --parallelism, "

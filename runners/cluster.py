@@ -65,6 +65,11 @@ class Cluster:
             raise self._absent(other) from None
         return entries
 
+    def slots(self) -> int:
+        """Task slots of the TaskManager that has most; while there is none, what the configuration says of one."""
+        there = [int(it["slotsNumber"]) for it in self.ask("taskmanagers")["taskmanagers"]]
+        return max(there, default=int(self.setting("taskmanager.numberOfTaskSlots") or 1))
+
     def jobs(self) -> list[Job]:
         """All that it knows, the oldest first."""
         told = sorted(self.ask("jobs/overview")["jobs"], key=lambda job: job["start-time"])

@@ -1,5 +1,6 @@
 """What each runner needs that Beam does not set by itself; differences between runners live here."""
 
+import argparse
 import os
 import shutil
 import urllib.parse
@@ -34,6 +35,7 @@ DIRECT_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 """DirectRunner chooses among three implementations by itself, one of which it would download: pin one."""
 
 _MOST_PARALLEL = 2**15  # Flink's own bound
+_MOST_PROCESSES = 1000  # of a TaskManager
 _WORKERS_REST_MS = 10_000  # else Beam ends all Python workers of a job with each of its stages, and starts new ones
 _BEAMS_SPARK = "local[4]"  # Beam's default, which takes every machine for one with four cores
 
@@ -131,7 +133,30 @@ def with_defaults(options: PipelineOptions, unbounded: bool) -> PipelineOptions:
     if is_spark(options):
         _job_server_defaults(options)
         _spark_defaults(options)
+    portable = options.view_as(PortableOptions)
+    portable.sdk_worker_parallelism = _wished_processes(portable) or _worker_processes(options, unbounded)
     return options
+
+
+def _wished_processes(portable: PortableOptions) -> int:
+    """What the user says of worker processes, which Beam hands on as it is; 0: as many as suit."""
+    try:
+        return whole(0, _MOST_PROCESSES)(str(portable.sdk_worker_parallelism))
+    except argparse.ArgumentTypeError as wrong:
+        raise UsageError(f"--sdk_worker_parallelism {wrong}: correct it") from None
+
+
+def _worker_processes(options: PipelineOptions, unbounded: bool) -> int:
+    """How many Python processes each TaskManager is to have, where the user does not say.
+
+    A stream has one for each of its tasks there: Python runs one thread at a time, so in one process the tasks wait for
+    each other.  A batch has one, since each holds much.
+    """
+    flink, kind = options.view_as(FlinkRunnerOptions), options.view_as(PortableOptions).environment_type
+    in_threads = flink.flink_master in EMBEDDED or (kind or "").upper() == "LOOPBACK"  # of this process
+    if in_threads or not unbounded:
+        return 1
+    return max(1, min(flink.parallelism, Cluster(flink.flink_master).slots()))
 
 
 def _refuse_what_flink_does(options: PipelineOptions, unbounded: bool) -> None:

@@ -229,6 +229,7 @@ MARKET_ARGUMENTS = [
     (f"{FLINK} --flink_job_server_jar=none.jar", "--flink_job_server_jar=none.jar does not exist"),
     (f"{FLINK} --parallelism=0", "--parallelism must be from 1 to 32768, not 0"),
     (f"{FLINK} --parallelism=x", "--parallelism: invalid int value: 'x'"),
+    (f"{FLINK} --sdk_worker_parallelism=x", "--sdk_worker_parallelism must be a whole number from 0 to 1000, not 'x'"),
     (f"{FLINK} --max_parallelism=32769", "--max_parallelism must be from 1 to 32768"),
     (f"{FLINK} --checkpointing_interval=0", "--checkpointing_interval: must be a whole number from 10"),
     (f"{FLINK} --checkpointing_mode=ONCE", "--checkpointing_mode: invalid choice: 'ONCE'"),

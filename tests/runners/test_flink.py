@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from apache_beam.options.pipeline_options import PortableOptions
 
 from beam_pipelines.errors import UsageError
+from beam_pipelines.options import parse
 from beam_pipelines.runners.cluster import Cluster
+from beam_pipelines.runners.defaults import with_defaults
 from beam_pipelines.runners.flink import job_server_jar
 from beam_pipelines.runners.servers.flink import JobManager, TaskManager, checkpoints_on
-from tests.conftest import FlinkCluster, on_any_port, started
+from tests.conftest import SLOTS, FlinkCluster, on_any_port, started
 
 pytestmark = pytest.mark.servers
 
@@ -47,6 +50,35 @@ def test_a_job_runs_on_the_cluster(tmp_path: pathlib.Path, flink_cluster: Any) -
     done = sums(tmp_path / "sums", *flink_cluster.arguments)
     assert done.returncode == 0, done.stderr
     assert sorted((tmp_path / "sums").read_text().splitlines()) == ["('a', 4)", "('b', 2)"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "unbounded", "processes"),
+    [
+        (["--parallelism=1000"], True, SLOTS),
+        (["--parallelism=2"], True, 2),
+        ([], True, 1),
+        (["--parallelism=2", "--sdk_worker_parallelism=1"], True, 1),
+        (["--parallelism=2", "--sdk_worker_parallelism", "3"], True, 3),
+        (["--parallelism=2"], False, 1),
+        (["--parallelism=2", "--environment_type=LOOPBACK"], True, 1),
+        (["--parallelism=2", "--flink_master=[local]"], True, 1),
+    ],
+)
+def test_a_stream_has_a_worker_process_for_each_task_of_a_task_manager(
+    flink_cluster: FlinkCluster, flags: list[str], unbounded: bool, processes: int
+) -> None:
+    _, options = parse([*flink_cluster.arguments, *flags], lambda parser: None, "program", "Does something.")
+    assert with_defaults(options, unbounded).view_as(PortableOptions).sdk_worker_parallelism == processes
+
+
+def test_without_a_task_manager_the_configuration_says_how_many_slots_one_has(
+    tmp_path: pathlib.Path, reaper: None
+) -> None:
+    job_manager = on_any_port(JobManager, tmp_path / "jobmanager")
+    job_manager.provide()
+    with started(job_manager):
+        assert Cluster(job_manager.address("flink")).slots() == 1  # Flink's default
 
 
 def test_a_job_without_checkpoints_has_none(tmp_path: pathlib.Path, flink_cluster: Any) -> None:
