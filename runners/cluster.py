@@ -68,7 +68,7 @@ class Cluster:
     def slots(self) -> int:
         """Task slots of the TaskManager that has most; while there is none, what the configuration says of one."""
         there = [int(it["slotsNumber"]) for it in self.ask("taskmanagers")["taskmanagers"]]
-        return max(there, default=int(self.setting("taskmanager.numberOfTaskSlots") or 1))
+        return max(there) if there else int(self.setting("taskmanager.numberOfTaskSlots") or 1)
 
     def jobs(self) -> list[Job]:
         """All that it knows, the oldest first."""
