@@ -115,7 +115,8 @@ def _binaries() -> pathlib.Path:
 def _as_user() -> tuple[str, ...]:
     """A prefix under which PostgreSQL, which refuses to be root, runs for root.
 
-    It keeps the one capability that lets it reach files below root's own folders.
+    It keeps the one capability that lets it reach files below root's own folders; access(2), by which initdb looks for
+    its programs, heeds it only with `no_setuid_fixup`.
     """
     if os.geteuid() != 0:
         return ()
@@ -124,4 +125,5 @@ def _as_user() -> tuple[str, ...]:
         raise UsageError("PostgreSQL refuses to run as root and setpriv (util-linux) is missing: run as another user.")
     account = pwd.getpwnam(UNPRIVILEGED)
     identity = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-    return (setpriv, *identity, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--")
+    reach = ["--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    return (setpriv, *identity, *reach, "--")

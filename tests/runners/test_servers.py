@@ -3,6 +3,8 @@
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 
@@ -17,7 +19,7 @@ from beam_pipelines.runners.defaults import with_defaults
 from beam_pipelines.runners.local import Stack
 from beam_pipelines.runners.servers.base import ServerError
 from beam_pipelines.runners.servers.kafka import Kafka
-from beam_pipelines.runners.servers.postgres import Postgres
+from beam_pipelines.runners.servers.postgres import Postgres, _as_user
 from beam_pipelines.runners.servers.s3 import S3
 
 from ..conftest import on_any_port, started
@@ -86,6 +88,14 @@ def test_s3_refuses_a_wrong_secret(s3_server: S3) -> None:
     )
     with pytest.raises(OSError, match=r"(?i)access.denied|signature|forbidden"):
         files.get_file_info(pyarrow.fs.FileSelector(s3_server.bucket))
+
+
+def test_postgres_finds_its_programs_below_a_folder_that_only_its_owner_may_enter(tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "private" / "initdb"
+    program.parent.mkdir(mode=0o700)
+    program.touch(mode=0o755)
+    found = "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"  # as initdb looks for the others
+    assert subprocess.run([*_as_user(), sys.executable, "-c", found, program], check=False).returncode == 0
 
 
 def test_a_stranger_at_the_port_is_not_taken_for_ours(postgres_server: Postgres, tmp_path: pathlib.Path) -> None:
