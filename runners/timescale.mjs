@@ -30,7 +30,9 @@ async function openDatabase(dist) {
   const { PGlite } = await import(pathToFileURL(path.join(dist, "index.js")));
   const { timescaledb } = await import(pathToFileURL(path.join(dist, "timescaledb", "index.js")));
   const opened = await PGlite.create({ dataDir, extensions: { timescaledb } });
-  await opened.exec("CREATE EXTENSION IF NOT EXISTS timescaledb; SET client_min_messages = notice; SET timezone = 'UTC'");
+  // A later start would load it with the first of its functions only, too late for rows that come before.
+  await opened.exec("CREATE EXTENSION IF NOT EXISTS timescaledb; LOAD 'timescaledb'");
+  await opened.exec("SET client_min_messages = notice; SET timezone = 'UTC'");
   return opened;
 }
 

@@ -116,4 +116,7 @@ def test_it_outlives_a_kill_with_its_data(timescale_server: Timescale, connectio
     os.waitpid(timescale_server.process.pid, 0)
     timescale_server.start()
     with connect(timescale_server) as again:
-        assert count(again) == 1
+        with again.cursor().copy("COPY ticks FROM STDIN") as copy:
+            copy.write_row(("2026-01-02", 2))
+        assert count(again) == 2
+        assert again.execute("SELECT count(*) FROM show_chunks('ticks')").fetchone() == (2,)
