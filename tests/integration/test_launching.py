@@ -34,7 +34,7 @@ from tests.contract.sinks import SINKS, Sinks
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
-SECRET = "Geheim-7"
+SECRET = "Geheim-launched"  # of these tests alone: they look at all processes of the machine
 DAY = "2025-01-06"  # of the simulated session
 TEMPLATES = ("market", "news", "daily")
 RUNNERS = ("direct", "embedded-flink", "flink-cluster", "embedded-spark", "spark-cluster")
