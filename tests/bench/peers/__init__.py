@@ -2,6 +2,6 @@
 
 Each is run as `python -m tests.bench.peers.NAME TOPIC FOLDER`, reads TOPIC from its beginning to its present end at
 KAFKA_BOOTSTRAP_SERVERS, and leaves its bars as CSV files in FOLDER: symbol, start (ms), open, high, low, close, volume,
-vwap, trade count.  Nothing but `topic`, `fold` and the standard library is shared with them: some run in a virtual
-environment of their own.
+vwap, trade count.  Nothing but `topic`, `fold`, `flink_bars` and the standard library is shared with them: some run in
+a virtual environment of their own.
 """

@@ -5,7 +5,8 @@ does; the other peers read all of it.  Every bar that the log closes must be the
 
 A peer's CPU time is that of its run less that of a run over a topic of 1,000 ticks, for the stream is measured while it
 runs, too.  Its speed is that of the whole run, start included: a start mostly waits, which a longer run does while it
-works, so that the difference of the two times would be faster than the machine.  The table says what a start takes.
+works, so that the difference of the two times would be faster than the machine.  The table says what a start takes,
+and what the run costs with it.
 """
 
 import os
@@ -35,6 +36,10 @@ class Beside(NamedTuple):
         return (self.whole.cpu - self.start.cpu) / self.ticks * 1e6
 
     @property
+    def per_million_with_start(self) -> float:
+        return self.whole.cpu / self.ticks * 1e6
+
+    @property
     def rate(self) -> float:
         return self.ticks / self.whole.seconds
 
@@ -50,10 +55,21 @@ def spread(values: Iterable[float], as_text: Callable[[float], str]) -> str:
     return f"{as_text(statistics.median(ordered))} | {as_text(ordered[0])}-{as_text(ordered[-1])}"
 
 
-def row(title: str, per_million: list[float], rates: list[float], starts: list[Cost]) -> str:
-    start = " | ".join(f"{statistics.median(column):.1f}" for column in zip(*starts, strict=True)) or " | "
+def row(title: str, per_million: list[float], rates: list[float], *starts: list[float]) -> str:
     costs, speeds = spread(per_million, "{:.2f}".format), spread(rates, "{:,.0f}".format)
-    return f"| {title} | {costs} | {speeds} | {start} |"
+    begun = [f"{statistics.median(those):.2f}" for those in starts] or [""] * 3
+    return f"| {' | '.join([title, costs, speeds, *begun])} |"
+
+
+def row_of(peer: Peer, runs: list[Beside]) -> str:
+    return row(
+        peer.title,
+        [it.per_million for it in runs],
+        [it.rate for it in runs],
+        [it.start.seconds for it in runs],
+        [it.start.cpu for it in runs],
+        [it.per_million_with_start for it in runs],
+    )
 
 
 def one_repetition(
@@ -105,12 +121,12 @@ def main() -> None:
             ours.append(of_stream)
             theirs.append(of_peers)
     print_table("bars", ours)
-    print("\n| what | CPU-s per million | least-most | ticks a second | least-most | s to start | CPU-s to start |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
-    print(row("**this stream**", [it.per_million(*CLIENT) for it in ours], [it.ticks / it.seconds for it in ours], []))
+    started = "s to start | CPU-s to start | CPU-s per million, with the start"
+    print(f"\n| what | CPU-s per million | least-most | ticks a second | least-most | {started} |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|")
+    print(row("**this stream**", [it.per_million(*CLIENT) for it in ours], [it.ticks / it.seconds for it in ours]))
     for peer in peers:
-        runs = [repetition[peer] for repetition in theirs]
-        print(row(peer.title, [it.per_million for it in runs], [it.rate for it in runs], [it.start for it in runs]))
+        print(row_of(peer, [repetition[peer] for repetition in theirs]))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
+from beam_pipelines.runners import maven
 from beam_pipelines.runners.cache import cache_dir, locked
 from beam_pipelines.runners.local import Stack
 from tests.bench.live import cpu_of
@@ -30,6 +31,7 @@ class Peer(NamedTuple):
       slow: whether it gets the first tenth of the ticks only.
       on_cluster: whether the CPU time of the Flink cluster and its workers is its own too.
       requirements: what it needs in a virtual environment of its own; none: it runs in ours.
+      pom: of what it needs in Java; the file's name in this folder.
     """
 
     title: str
@@ -37,14 +39,16 @@ class Peer(NamedTuple):
     slow: bool = False
     on_cluster: bool = False
     requirements: tuple[str, ...] = ()
+    pom: str = ""
 
 
 PEERS = (
     Peer("confluent-kafka + polars, one script", "polars_script"),
     Peer("confluent-kafka + orjson, one tuned script", "orjson_script"),
     Peer("confluent-kafka poll() + json, the script people write", "json_script"),
-    Peer("Flink SQL 1.19", "flink_sql", on_cluster=True),
-    Peer("Flink SQL 1.19, duplicates dropped", "flink_sql_distinct", on_cluster=True),
+    Peer("Flink SQL 1.19", "flink_sql", on_cluster=True, pom="flink_sql.xml"),
+    Peer("Flink SQL 1.19, duplicates dropped", "flink_sql_distinct", on_cluster=True, pom="flink_sql.xml"),
+    Peer("Flink SQL by PyFlink 1.19", "pyflink_sql", requirements=("apache-flink==1.19.3",), pom="flink_sql.xml"),
     Peer(
         "Bytewax 0.21, a tenth of the ticks",
         "bytewax_flow",
@@ -90,7 +94,7 @@ def run(peer: Peer, topic: str, stack: Stack) -> tuple[Cost, Bars]:
       PeerError: if it fails, or its cost is impossible.
     """
     command = [provide(peer), "-m", f"tests.bench.peers.{peer.module}", topic]
-    environment = {**os.environ, **stack.endpoints.environment()}
+    environment = {**os.environ, **stack.endpoints.environment(), **_jars(peer)}
     with tempfile.TemporaryDirectory(prefix="peer-") as folder, tempfile.TemporaryFile() as log:
         before, began = _cpu(peer, stack), time.monotonic()
         done = subprocess.run(
@@ -103,6 +107,14 @@ def run(peer: Peer, topic: str, stack: Stack) -> tuple[Cost, Bars]:
         if cost.cpu > cost.seconds * (os.cpu_count() or 1):
             raise PeerError(f"{peer.title}: {cost} is more than this machine can do: something is counted twice")
         return cost, bars_in(pathlib.Path(folder))
+
+
+def _jars(peer: Peer) -> dict[str, str]:
+    """Where the peer finds what it needs in Java; downloaded when the cache has none."""
+    if not peer.pom:
+        return {}
+    pom = pathlib.Path(__file__).with_name(peer.pom)
+    return {"PEER_JARS": str(maven.resolve_pom(pom.stem, pom.read_bytes()))}
 
 
 def _cpu(peer: Peer, stack: Stack) -> float:
