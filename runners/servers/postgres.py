@@ -8,12 +8,14 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
 import psycopg
 
 from beam_pipelines.errors import UsageError
+from beam_pipelines.runners.processes import GRACE_S
 from beam_pipelines.runners.servers.base import HOST, Command, Server, ServerError, accepts
 
 __all__ = ["DATABASE", "Postgres"]
@@ -21,6 +23,7 @@ __all__ = ["DATABASE", "Postgres"]
 DATABASE = "waardhaven"
 USER = "postgres"
 UNPRIVILEGED = "nobody"
+SHARED_MEMORY = pathlib.Path("/proc/sysvipc/shm")  # https://man7.org/linux/man-pages/man5/proc_sysvipc.5.html
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
@@ -56,6 +59,7 @@ class Postgres(Server):
         if not (data / "PG_VERSION").exists():
             shutil.rmtree(data, ignore_errors=True)  # of an initdb that was killed
             self._init(data)
+        _await_detached(data / "postmaster.pid")
         (data / "postmaster.pid").unlink(missing_ok=True)  # nobody of ours lives, but its pid may be another's by now
         settings = {**SETTINGS, "port": str(self.ports["postgres"])}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
@@ -101,6 +105,25 @@ class Postgres(Server):
         with psycopg.connect(maintenance, connect_timeout=5, autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 connection.execute(f"CREATE DATABASE {DATABASE}")
+
+
+def _await_detached(lock_file: pathlib.Path) -> None:
+    """Waits until a killed server's shared memory is nobody's: PostgreSQL does not start before.
+
+    The kernel may still be taking it from a process that is no longer to be seen.
+    """
+    deadline = time.monotonic() + GRACE_S
+    while _attached(lock_file) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _attached(lock_file: pathlib.Path) -> bool:
+    """Whether a process has the shared memory whose key and number are the seventh line of a postmaster.pid."""
+    if not (lock_file.exists() and SHARED_MEMORY.exists()):
+        return False
+    numbers = [line.split()[-1] for line in lock_file.read_text().splitlines()[6:7]]
+    segments = [line.split() for line in SHARED_MEMORY.read_text().splitlines()[1:]]
+    return any(number in numbers and attached != "0" for _, number, _, _, _, _, attached, *_ in segments)
 
 
 @functools.cache

@@ -1,10 +1,12 @@
 """Each server does its work, and outlives a crash with its data."""
 
+import ctypes
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 
@@ -19,7 +21,7 @@ from beam_pipelines.runners.defaults import with_defaults
 from beam_pipelines.runners.local import Stack
 from beam_pipelines.runners.servers.base import ServerError
 from beam_pipelines.runners.servers.kafka import Kafka
-from beam_pipelines.runners.servers.postgres import Postgres, _as_user
+from beam_pipelines.runners.servers.postgres import SHARED_MEMORY, Postgres, _as_user
 from beam_pipelines.runners.servers.s3 import S3
 
 from ..conftest import on_any_port, started
@@ -96,6 +98,22 @@ def test_postgres_finds_its_programs_below_a_folder_that_only_its_owner_may_ente
     program.touch(mode=0o755)
     found = "import os, sys; sys.exit(not os.access(sys.argv[1], os.X_OK))"  # as initdb looks for the others
     assert subprocess.run([*_as_user(), sys.executable, "-c", found, program], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not SHARED_MEMORY.exists(), reason="this system does not tell who has shared memory")
+def test_postgres_waits_for_memory_that_the_kernel_still_takes_from_a_killed_one(postgres_server: Postgres) -> None:
+    assert postgres_server.process is not None
+    number = int((postgres_server.folder / "data" / "postmaster.pid").read_text().splitlines()[6].split()[1])
+    libc = ctypes.CDLL(None)
+    libc.shmat.restype = ctypes.c_void_p
+    held = ctypes.c_void_p(libc.shmat(number, None, 0))
+    assert held.value not in (None, ctypes.c_void_p(-1).value)
+    os.kill(postgres_server.process.pid, signal.SIGKILL)
+    os.waitpid(postgres_server.process.pid, 0)
+    release = threading.Timer(1.0, libc.shmdt, [held])
+    release.start()
+    postgres_server.start()
+    assert release.finished.is_set()
 
 
 def test_a_stranger_at_the_port_is_not_taken_for_ours(postgres_server: Postgres, tmp_path: pathlib.Path) -> None:
