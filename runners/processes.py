@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import psutil
 
-__all__ = ["Process", "spawn", "stop", "sweep"]
+__all__ = ["GRACE_S", "Process", "spawn", "stop", "sweep"]
 
 TAG = "WAARDHAVEN_SERVER"  # in the environment of a server and of all it starts: the server's folder
 GRACE_S = 20.0

