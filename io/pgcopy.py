@@ -20,6 +20,7 @@ __all__ = ["TYPES", "binary_copy", "numeric"]
 
 _Array = npt.NDArray[Any]
 
+_ROWS = 10_000  # at once: what is made of more does not stay in a core's cache, and takes half as long again
 _NULL = b"\xff\xff\xff\xff"
 _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # signature, no flags, no extension
 _TRAILER = b"\xff\xff"
@@ -55,21 +56,30 @@ def binary_copy(columns: Sequence[tuple[str, pa.Array]]) -> tuple[list[int], Ite
       columns: SQL type (of `TYPES`) and values of each, all of one length below 2 GiB in sum.
 
     Returns:
-      The order in which the columns are sent, as positions in `columns` (fixed width first), and the bytes in pieces.
+      The order in which the columns are sent, as positions in `columns` (fixed width first), and the bytes in pieces,
+      made one by one as they are asked for.
     """
     varying = [position for position, (kind, _) in enumerate(columns) if kind in _CONTENTS]
     fixed = [position for position, (kind, _) in enumerate(columns) if kind not in _CONTENTS]
-    pieces = [_fixed_run([_field(*columns[position]) for position in fixed], len(columns), len(columns[0][1]))]
-    for position in varying:
-        kind, values = columns[position]
-        pieces += _varying_pieces(_CONTENTS[kind](values))
-    rows = pc.binary_join_element_wise(*pieces, b"")
-    return fixed + varying, iter((_HEADER, _bytes_of(rows), _TRAILER))
+    order = fixed + varying
+    return order, _pieces([columns[position] for position in order], len(fixed))
+
+
+def _pieces(columns: Sequence[tuple[str, pa.Array]], fixed: int) -> Iterator[bytes | memoryview]:
+    """The same, of columns in the order in which they are sent; the first `fixed` of them are of fixed width."""
+    yield _HEADER
+    for start in range(0, len(columns[0][1]), _ROWS):
+        part = [(kind, values.slice(start, _ROWS)) for kind, values in columns]
+        rows = [_fixed_run([_field(*column) for column in part[:fixed]], len(part), len(part[0][1]))]
+        for kind, values in part[fixed:]:
+            rows += _varying_pieces(_CONTENTS[kind](values))
+        yield _bytes_of(pc.binary_join_element_wise(*rows, b""))
+    yield _TRAILER
 
 
 def _bytes_of(rows: pa.BinaryArray) -> memoryview:
-    offsets = np.frombuffer(rows.buffers()[1], np.int32, len(rows) + 1) if len(rows) else np.zeros(1, np.int32)
-    return memoryview(rows.buffers()[2] or b"")[offsets[0] : offsets[-1]]
+    offsets = np.frombuffer(rows.buffers()[1], np.int32, len(rows) + 1)
+    return memoryview(rows.buffers()[2])[offsets[0] : offsets[-1]]
 
 
 def _varying_pieces(contents: pa.BinaryArray) -> tuple[pa.Array, pa.Array]:
@@ -129,15 +139,20 @@ def _fixed_run(fields: list[_Field], column_count: int, rows: int) -> pa.Array:
     absent = [bool(rows) and bool(field.null.all()) for field in fields]
     layout: list[Any] = [("columns", ">i2")]
     for at, field in enumerate(fields):
-        layout += [(f"length_{at}", ">i4")] + ([] if absent[at] else [(f"value_{at}", field.values.dtype)])
+        layout += [(f"length_{at}", ">i4")] + ([] if absent[at] else [(f"value_{at}", _bytes_alone(field).dtype)])
     run = np.empty(rows, np.dtype(layout))
     run["columns"] = column_count
     for at, field in enumerate(fields):
         run[f"length_{at}"] = np.where(field.null, -1, field.values.dtype.itemsize)
         if not absent[at]:
-            run[f"value_{at}"] = field.values
+            run[f"value_{at}"] = _bytes_alone(field)
     gaps = [(f"value_{at}", field) for at, field in enumerate(fields) if not absent[at] and field.null.any()]
     return _without(run, gaps) if gaps else _binary(run)
+
+
+def _bytes_alone(field: _Field) -> _Array:
+    """The values as bytes of no type, which NumPy copies as they are: those of a record, one field after the other."""
+    return field.values.view(f"V{field.values.dtype.itemsize}")
 
 
 def _without(run: _Array, gaps: list[tuple[str, _Field]]) -> pa.Array:
