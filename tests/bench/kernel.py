@@ -14,10 +14,12 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 
+from beam_pipelines.io.pgcopy import binary_copy
+from beam_pipelines.io.tables import MARKET_DATA
 from beam_pipelines.simulate import Session, raw_batches
 from beam_pipelines.transforms.advance import Semantics, advance
 from beam_pipelines.transforms.anomalies import tick_anomalies
-from beam_pipelines.transforms.batches import from_bytes, span_of, to_bytes
+from beam_pipelines.transforms.batches import from_bytes, joined, span_of, to_bytes
 from beam_pipelines.transforms.enrich import Step, judge_step, take_step
 from beam_pipelines.transforms.messages import processed_messages
 from beam_pipelines.transforms.monitor import PipelineMonitor
@@ -108,6 +110,13 @@ def tell(batches: Iterable[pa.RecordBatch]) -> None:
             monitor.record_batch(sink, len(raw))
 
 
+def copy_rows(flushes: Iterable[pa.RecordBatch]) -> None:
+    """As rows for COPY, without a server."""
+    for rows in flushes:
+        for _ in binary_copy(MARKET_DATA.values(MARKET_DATA.clustered(rows)))[1]:
+            pass
+
+
 def carry(batches: Iterable[pa.RecordBatch]) -> None:
     """Through the coder and back, as between two stages."""
     for raw in batches:
@@ -132,6 +141,8 @@ def main() -> None:
     decoded = decode_all(clean)
     decoded_late = decode_all(late)
     enriched, stepped = advance_all(decoded, States()), taken(clean)
+    together = joined(enriched)
+    flushes = [together.slice(start, 50_000) for start in range(0, len(together), 50_000)]
     rows: list[tuple[str, Callable[[], Any], int]] = [
         ("json.loads of each record, for comparison", lambda: json_loads(clean), counts["clean"]),
         ("decode and validate", lambda: decode_all(clean), counts["clean"]),
@@ -143,6 +154,7 @@ def main() -> None:
         ("metrics", lambda: tell(clean), counts["clean"]),
         ("decode + advance + state to bytes", lambda: steps(clean, States()), counts["clean"]),
         ("enriched ticks as JSON messages", lambda: [processed_messages(t) for t in enriched], counts["clean"]),
+        ("enriched ticks as rows for PostgreSQL, 50,000 in a flush", lambda: copy_rows(flushes), counts["clean"]),
         ("raw batches through the coder and back", lambda: carry(clean), counts["clean"]),
     ]
     print("| kernel | CPU-s per million | least-most |\n|---|--:|--:|")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from beam_pipelines.io import pgcopy
 from beam_pipelines.io.pgcopy import binary_copy, numeric
 
 EIGHT = decimal.Decimal("1e-8")
@@ -65,6 +66,19 @@ def test_nulls_take_no_place() -> None:
     second = struct.pack(">hiiibi", 4, -1, -1, 1, 1, 2) + "é".encode()
     assert order == [0, 2, 3, 1]
     assert b"".join(pieces)[19:] == first + second + b"\xff\xff"
+
+
+def test_rows_made_in_parts_are_those_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [
+        ("text", pa.array(["a", None, "bc", "", "d"])),
+        ("bigint", pa.array([1, 2, None, None, 5])),  # null in all rows of a part, in none and in some
+        ("double precision", pa.array([0.5, float("inf"), 1.5, 2.5, None])),
+    ]
+    order, pieces = binary_copy(columns)
+    at_once = b"".join(pieces)
+    monkeypatch.setattr(pgcopy, "_ROWS", 2)
+    assert binary_copy(columns)[0] == order
+    assert b"".join(binary_copy(columns)[1]) == at_once
 
 
 def test_no_rows_are_a_header_and_a_trailer() -> None:
