@@ -136,23 +136,20 @@ def _binary(rows: _Array) -> pa.Array:
 
 def _fixed_run(fields: list[_Field], column_count: int, rows: int) -> pa.Array:
     """The columns of fixed width side by side, each behind its length, all behind the number of columns."""
-    absent = [bool(rows) and bool(field.null.all()) for field in fields]
+    absent = [bool(field.null.all()) for field in fields]
+    # As bytes of no type, which NumPy copies as they are: it would copy a record one field after the other.
+    values = [field.values.view(f"V{field.values.dtype.itemsize}") for field in fields]
     layout: list[Any] = [("columns", ">i2")]
-    for at, field in enumerate(fields):
-        layout += [(f"length_{at}", ">i4")] + ([] if absent[at] else [(f"value_{at}", _bytes_alone(field).dtype)])
+    for at, value in enumerate(values):
+        layout += [(f"length_{at}", ">i4")] + ([] if absent[at] else [(f"value_{at}", value.dtype)])
     run = np.empty(rows, np.dtype(layout))
     run["columns"] = column_count
     for at, field in enumerate(fields):
         run[f"length_{at}"] = np.where(field.null, -1, field.values.dtype.itemsize)
         if not absent[at]:
-            run[f"value_{at}"] = _bytes_alone(field)
+            run[f"value_{at}"] = values[at]
     gaps = [(f"value_{at}", field) for at, field in enumerate(fields) if not absent[at] and field.null.any()]
     return _without(run, gaps) if gaps else _binary(run)
-
-
-def _bytes_alone(field: _Field) -> _Array:
-    """The values as bytes of no type, which NumPy copies as they are: those of a record, one field after the other."""
-    return field.values.view(f"V{field.values.dtype.itemsize}")
 
 
 def _without(run: _Array, gaps: list[tuple[str, _Field]]) -> pa.Array:
