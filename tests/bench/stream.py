@@ -19,6 +19,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import psycopg
@@ -93,17 +95,17 @@ def profile(stack: Stack, target: str) -> None:
         subprocess.Popen([*command, "--pid", str(worker.pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def job(ends: Endpoints, load: Load, options: argparse.Namespace, outputs: str) -> list[str]:
+def job(ends: Endpoints, topic: str, options: argparse.Namespace, outputs: str) -> list[str]:
     beam = [
         *("--runner=FlinkRunner", f"--flink_master={ends.flink_rest}", f"--parallelism={options.slots}"),
         *("--environment_type=EXTERNAL", f"--environment_config={ends.worker_pool}"),
         *(f"--sdk_worker_parallelism={options.slots}", f"--artifacts_dir={ends.artifacts_dir}"),
-        *(f"--bootstrap_servers={ends.kafka}", f"--topic={load.topic}"),
+        *(f"--bootstrap_servers={ends.kafka}", f"--topic={topic}"),
         *(f"--{option}" for option in options.beam),
     ]
     if outputs == "bars":
         return [sys.executable, "-m", PROGRAMS[outputs], *beam]
-    return [sys.executable, "-m", PROGRAMS[outputs], *beam, f"--lake=s3://{ends.s3_bucket}/{load.topic}"]
+    return [sys.executable, "-m", PROGRAMS[outputs], *beam, f"--lake=s3://{ends.s3_bucket}/{topic}"]
 
 
 def await_ticks(ends: Endpoints, running: FlinkJob, ticks: int, bars: str = "is_final") -> None:
@@ -121,13 +123,18 @@ def await_ticks(ends: Endpoints, running: FlinkJob, ticks: int, bars: str = "is_
             time.sleep(max(0.1, waited / 50))
 
 
-def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Load, outputs: str = "bars") -> Run:
-    """The cost of all ticks that `load` holds back; it holds none back thereafter."""
+def started(
+    stack: Stack, ends: Endpoints, options: argparse.Namespace, topic: str, outputs: str = "bars"
+) -> AbstractContextManager[FlinkJob]:
+    """The stream over a topic, with empty tables at first."""
     with psycopg.connect(ends.postgres_dsn, autocommit=True) as connection:
         connection.execute("TRUNCATE market_bars_ts, market_data_ts, market_anomalies_ts, data_quality_ts")
-    with launched(
-        job(ends, load, options, outputs), ends.flink_rest, load.topic, stack.state_dir / "job.log"
-    ) as running:
+    return launched(job(ends, topic, options, outputs), ends.flink_rest, topic, stack.state_dir / "job.log")
+
+
+def measure(stack: Stack, ends: Endpoints, options: argparse.Namespace, load: Load, outputs: str = "bars") -> Run:
+    """The cost of all ticks that `load` holds back; it holds none back thereafter."""
+    with started(stack, ends, options, load.topic, outputs) as running:
         await_ticks(ends, running, load.warm, bars="true")  # provisional ones too: the warm part has come to rest
         threads = {server: threads_of(server) for server in (stack.task_manager, stack.worker_pool)}
         measured = yardstick()
@@ -173,7 +180,7 @@ def report(outputs: str, run: Run) -> None:
     )
 
 
-def print_table(outputs: str, runs: list[Run]) -> None:
+def print_table(outputs: str, runs: Sequence[Run]) -> None:
     print(f"\n| {outputs}: CPU-seconds per million ticks | median | least-most |\n|---|--:|--:|")
     for title, names in [("Python workers and Flink", CLIENT), *((name, (name,)) for name in runs[0].cpu), ("all", ())]:
         values = [run.per_million(*names) for run in runs]

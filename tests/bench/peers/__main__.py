@@ -6,26 +6,28 @@ does; the other peers read all of it.  Every bar that the log closes must be the
 A peer's CPU time is that of its run less that of a run over a topic of 1,000 ticks, for the stream is measured while it
 runs, too.  Its speed is that of the whole run, start included: a start mostly waits, which a longer run does while it
 works, so that the difference of the two times would be faster than the machine.  The table says what a start takes,
-and what the run costs with it.
+and what the run costs with it; for the stream also: its run over few ticks until they are in bars and it is cancelled,
+and the whole of its measured run, from its program's start to its end.
 """
 
+import argparse
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from beam_pipelines.runners.local import Endpoints, Stack
 from tests.bench.live import fresh_stack
 from tests.bench.loads import BAR_MS, Load
 from tests.bench.peers.bars import Bars, check_same, final_bars
-from tests.bench.peers.harness import PEERS, Cost, Peer, provide, run
-from tests.bench.stream import CLIENT, Run, arguments, load_of, measure, print_table, report
+from tests.bench.peers.harness import PEERS, Cost, Count, Peer, provide, run
+from tests.bench.stream import CLIENT, Run, arguments, await_ticks, load_of, measure, print_table, report, started
 
-FEW = 1000  # ticks
+FEW, FEW_A_SECOND = 1000, 5  # ticks; so that their log closes some bars: other bars wait for the clock
 
 
 class Beside(NamedTuple):
-    """One repetition of one peer."""
+    """One repetition of one program: a run over few ticks, and one over all of its own."""
 
     ticks: int
     start: Cost
@@ -44,10 +46,10 @@ class Beside(NamedTuple):
         return self.ticks / self.whole.seconds
 
 
-def few_ticks(ends: Endpoints, topic: str) -> str:
-    load = Load(ends.kafka, topic, FEW)
+def few_ticks(ends: Endpoints, topic: str) -> Load:
+    load = Load(ends.kafka, topic, FEW, rate=FEW_A_SECOND)
     load.release()
-    return load.topic
+    return load
 
 
 def spread(values: Iterable[float], as_text: Callable[[float], str]) -> str:
@@ -55,32 +57,28 @@ def spread(values: Iterable[float], as_text: Callable[[float], str]) -> str:
     return f"{as_text(statistics.median(ordered))} | {as_text(ordered[0])}-{as_text(ordered[-1])}"
 
 
-def row(title: str, per_million: list[float], rates: list[float], *starts: list[float]) -> str:
+def row(title: str, per_million: list[float], rates: list[float], runs: Sequence[Beside]) -> str:
     costs, speeds = spread(per_million, "{:.2f}".format), spread(rates, "{:,.0f}".format)
-    begun = [f"{statistics.median(those):.2f}" for those in starts] or [""] * 3
-    return f"| {' | '.join([title, costs, speeds, *begun])} |"
+    starts = zip(*((it.start.seconds, it.start.cpu, it.per_million_with_start) for it in runs), strict=True)
+    return f"| {' | '.join([title, costs, speeds, *(f'{statistics.median(those):.2f}' for those in starts)])} |"
 
 
-def row_of(peer: Peer, runs: list[Beside]) -> str:
-    return row(
-        peer.title,
-        [it.per_million for it in runs],
-        [it.rate for it in runs],
-        [it.start.seconds for it in runs],
-        [it.start.cpu for it in runs],
-        [it.per_million_with_start for it in runs],
-    )
+def start_of_stream(stack: Stack, ends: Endpoints, options: argparse.Namespace, few: Load) -> Cost:
+    count = Count(stack)
+    with started(stack, ends, options, few.topic) as running:
+        await_ticks(ends, running, few.closed)
+    return count.cost()
 
 
 def one_repetition(
-    stack: Stack, ends: Endpoints, few: str, load: Load, peers: list[Peer], stream: Callable[[Load], Run]
-) -> tuple[Run, dict[Peer, Beside]]:
+    stack: Stack, ends: Endpoints, options: argparse.Namespace, few: Load, load: Load, peers: list[Peer]
+) -> tuple[Run, Beside, dict[Peer, Beside]]:
     made: dict[Peer, Bars] = {}
     results: dict[Peer, Beside] = {}
 
     def read(those: list[Peer], ticks: int) -> None:
         for peer in those:
-            start, _ = run(peer, few, stack)
+            start, _ = run(peer, few.topic, stack)
             whole, made[peer] = run(peer, load.topic, stack)
             results[peer] = Beside(ticks, start, whole)
             print(
@@ -88,14 +86,18 @@ def one_repetition(
             )
 
     read([peer for peer in peers if peer.slow], load.warm)
-    ours = stream(load)
+    start = start_of_stream(stack, ends, options, few_ticks(ends, f"few-{load.topic}"))
+    count = Count(stack)
+    ours = measure(stack, ends, options, load)
+    whole = Beside(load.ticks, start, count.cost())
     report("bars", ours)
+    print(f"with its start: {whole.per_million_with_start:.2f}", whole.start, whole.whole, flush=True)
     read([peer for peer in peers if not peer.slow], load.ticks)
     closed = final_bars(ends.postgres_dsn)
     early = {(symbol, start): bar for (symbol, start), bar in closed.items() if start + BAR_MS <= load.warm_until}
     for peer, bars in made.items():
         check_same(early if peer.slow else closed, bars, peer.title)
-    return ours, results
+    return ours, whole, results
 
 
 def main() -> None:
@@ -107,26 +109,26 @@ def main() -> None:
     peers = [peer for peer in PEERS if peer.module in options.peers]
     for peer in peers:
         provide(peer)
-    ours: list[Run] = []
-    theirs: list[dict[Peer, Beside]] = []
+    repetitions = []
     with fresh_stack("stream", options.slots, java_jobs=True) as (stack, ends):
         few = few_ticks(ends, f"few-{os.getpid()}")
+        # Not counted: the first job of a cluster and the first import of a file are slow.
+        start_of_stream(stack, ends, options, few)
         for peer in peers:
-            run(peer, few, stack)  # not counted: the first job of a cluster and the first import of a file are slow
+            run(peer, few.topic, stack)
         for number in range(options.repetitions):
             load = load_of(ends, options, number)
-            of_stream, of_peers = one_repetition(
-                stack, ends, few, load, peers, lambda load: measure(stack, ends, options, load)
-            )
-            ours.append(of_stream)
-            theirs.append(of_peers)
+            repetitions.append(one_repetition(stack, ends, options, few, load, peers))
+    ours, whole, theirs = zip(*repetitions, strict=True)
     print_table("bars", ours)
-    started = "s to start | CPU-s to start | CPU-s per million, with the start"
-    print(f"\n| what | CPU-s per million | least-most | ticks a second | least-most | {started} |")
+    with_start = "s to start | CPU-s to start | CPU-s per million, with the start"
+    print(f"\n| what | CPU-s per million | least-most | ticks a second | least-most | {with_start} |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")
-    print(row("**this stream**", [it.per_million(*CLIENT) for it in ours], [it.ticks / it.seconds for it in ours]))
+    costs, rates = [it.per_million(*CLIENT) for it in ours], [it.ticks / it.seconds for it in ours]
+    print(row("**this stream**", costs, rates, whole))
     for peer in peers:
-        print(row_of(peer, [repetition[peer] for repetition in theirs]))
+        runs = [of_peers[peer] for of_peers in theirs]
+        print(row(peer.title, [it.per_million for it in runs], [it.rate for it in runs], runs))
 
 
 if __name__ == "__main__":

@@ -71,6 +71,22 @@ class Cost(NamedTuple):
     cpu: float
 
 
+class Count:
+    """What is spent from now on by our children that end, with all of theirs, and by the clients on a stack, if any."""
+
+    def __init__(self, stack: Stack | None) -> None:
+        self._stack = stack
+        self._before, self._began = self._cpu(), time.monotonic()
+
+    def cost(self) -> Cost:
+        return Cost(time.monotonic() - self._began, self._cpu() - self._before)
+
+    def _cpu(self) -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cluster = cpu_of(self._stack) if self._stack else {}
+        return usage.ru_utime + usage.ru_stime + sum(cluster.get(name, 0.0) for name in CLIENT)
+
+
 def provide(peer: Peer) -> str:
     """The path of a Python that has what the peer needs; its virtual environment is made in the cache when absent."""
     if not peer.requirements:
@@ -96,11 +112,11 @@ def run(peer: Peer, topic: str, stack: Stack) -> tuple[Cost, Bars]:
     command = [provide(peer), "-m", f"tests.bench.peers.{peer.module}", topic]
     environment = {**os.environ, **stack.endpoints.environment(), **_jars(peer)}
     with tempfile.TemporaryDirectory(prefix="peer-") as folder, tempfile.TemporaryFile() as log:
-        before, began = _cpu(peer, stack), time.monotonic()
+        count = Count(stack if peer.on_cluster else None)
         done = subprocess.run(
             [*command, folder], cwd=ROOT, env=environment, stdout=log, stderr=log, timeout=PATIENCE_S, check=False
         )
-        cost = Cost(time.monotonic() - began, _cpu(peer, stack) - before)
+        cost = count.cost()
         if done.returncode:
             log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_BYTES))
             raise PeerError(f"{peer.title}: exit code {done.returncode}\n{log.read().decode(errors='replace')}")
@@ -115,10 +131,3 @@ def _jars(peer: Peer) -> dict[str, str]:
         return {}
     pom = pathlib.Path(__file__).with_name(peer.pom)
     return {"PEER_JARS": str(maven.resolve_pom(pom.stem, pom.read_bytes()))}
-
-
-def _cpu(peer: Peer, stack: Stack) -> float:
-    """CPU-seconds so far of our ended children with all of theirs, and of the cluster if it counts."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cluster = cpu_of(stack) if peer.on_cluster else {}
-    return usage.ru_utime + usage.ru_stime + sum(cluster.get(name, 0.0) for name in CLIENT)
