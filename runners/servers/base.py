@@ -96,13 +96,18 @@ class Server(abc.ABC):
         Raises:
           ServerError: when it dies or is not ready in time.
         """
-        if not self.running:
-            sweep(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            command = self.prepare()
-            self.process = spawn(command.arguments, command.environment, self.folder, self.log)
-            self._record.write_text(json.dumps({"process": self.process, "ports": self.ports}))
-        self._await(give_up)
+        deadline, launched = time.monotonic() + self.patience_s, False
+        while not self.usable:
+            if not self.running:  # perhaps not until now: a killed process is there for some moments more
+                if launched:
+                    raise self._failure("ended while starting")
+                self._launch()
+                launched = True
+            if give_up():
+                raise self._failure("was not waited for any longer")
+            if time.monotonic() > deadline:
+                raise self._failure(f"was not ready after {self.patience_s:.0f} s")
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """Ends it in order, with all that it started."""
@@ -115,16 +120,12 @@ class Server(abc.ABC):
         """The end of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:]) if self.log.exists() else ""
 
-    def _await(self, give_up: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + self.patience_s
-        while not self.usable:
-            if not self.running:
-                raise self._failure("ended while starting")
-            if give_up():
-                raise self._failure("was not waited for any longer")
-            if time.monotonic() > deadline:
-                raise self._failure(f"was not ready after {self.patience_s:.0f} s")
-            time.sleep(0.05)
+    def _launch(self) -> None:
+        sweep(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = self.prepare()
+        self.process = spawn(command.arguments, command.environment, self.folder, self.log)
+        self._record.write_text(json.dumps({"process": self.process, "ports": self.ports}))
 
     def _listens(self) -> bool:
         first = next(iter(self.ports.values()))

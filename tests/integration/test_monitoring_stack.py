@@ -192,6 +192,8 @@ def test_the_words_of_a_query_that_are_metrics() -> None:
 
 def test_the_end_of_a_broker_is_told_and_that_it_is_back(stack: Stack) -> None:
     assert stack.kafka.process is not None
+    assert_over(stack, {"KafkaDown"})
+    Hook.received.clear()  # what was told of its start
     os.kill(stack.kafka.process.pid, signal.SIGKILL)
     eventually(lambda: ("KafkaDown", "firing") not in Hook.received, 60)
     stack.kafka.start()

@@ -100,6 +100,18 @@ def test_postgres_finds_its_programs_below_a_folder_that_only_its_owner_may_ente
     assert subprocess.run([*_as_user(), sys.executable, "-c", found, program], check=False).returncode == 0
 
 
+def test_a_server_that_still_runs_when_it_is_started_but_ends_then_is_started_anew(postgres_server: Postgres) -> None:
+    """As one that was killed just before, whose process the kernel has not yet taken down."""
+    killed = postgres_server.process
+    assert killed is not None
+    os.kill(killed.pid, signal.SIGSTOP)  # so that it does not answer
+    end = threading.Timer(0.5, os.kill, [killed.pid, signal.SIGKILL])
+    end.start()
+    postgres_server.start()
+    assert postgres_server.usable
+    assert postgres_server.process != killed
+
+
 @pytest.mark.skipif(not SHARED_MEMORY.exists(), reason="this system does not tell who has shared memory")
 def test_postgres_waits_for_memory_that_the_kernel_still_takes_from_a_killed_one(postgres_server: Postgres) -> None:
     assert postgres_server.process is not None
