@@ -29,11 +29,16 @@ class FlinkJob:
       name: of the job, as in Beam's `--job_name`.
       process: the program that submits it and waits for its end.
       log: where that program's output goes.
+
+    Attributes:
+      cluster: that it runs on.
+      name: of the job.
+      process: the program.
     """
 
     def __init__(self, rest: str, name: str, process: subprocess.Popen[bytes], log: pathlib.Path) -> None:
         self.cluster = Cluster(rest)
-        self.name, self._process, self._log = name, process, log
+        self.name, self.process, self._log = name, process, log
         self._lost = False
 
     def check(self) -> None:
@@ -45,8 +50,8 @@ class FlinkJob:
         if self._lost:
             if not self._ids():
                 raise self._failure("did not go on without its program")
-        elif self._process.poll() is not None:
-            raise self._failure(f"ended with exit code {self._process.returncode}")
+        elif self.process.poll() is not None:
+            raise self._failure(f"ended with exit code {self.process.returncode}")
 
     def ended(self, seconds: float = _GRACE_S) -> int:
         """The exit code of the program, whose job was ended by somebody.
@@ -55,17 +60,17 @@ class FlinkJob:
           JobError: if it goes on.
         """
         try:
-            return self._process.wait(seconds)
+            return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise self._failure(f"did not end within {seconds:.0f} s") from None
 
     def lose_program(self) -> None:
         """Kills the program with all that it started, such as its job server; the job is the cluster's by now."""
         self._lost = True
-        for child in psutil.Process(self._process.pid).children(recursive=True):
+        for child in psutil.Process(self.process.pid).children(recursive=True):
             child.kill()
-        self._process.kill()
-        self._process.wait()
+        self.process.kill()
+        self.process.wait()
 
     def await_running(self, seconds: float = 120.0) -> None:
         """Returns when all tasks run.
@@ -89,7 +94,7 @@ class FlinkJob:
         for job in self._ids():
             self.cluster.cancel(job)
         try:
-            self._process.wait(_GRACE_S)
+            self.process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
             self.lose_program()
 

@@ -55,12 +55,15 @@ def cpu_of(stack: Stack) -> Cpu:
     return {server.name: sum(map(spent, processes_of(server))) for server in stack.servers}
 
 
-def processes_of(server: Server) -> Iterator[psutil.Process]:
+def processes_of(server: Server) -> list[psutil.Process]:
     """The server's process and all that it started."""
-    if server.process is not None:
-        process = psutil.Process(server.process.pid)
-        yield process
-        yield from process.children(recursive=True)
+    return family(server.process.pid) if server.process is not None else []
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it started."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
 
 
 def spent(process: psutil.Process) -> float:
