@@ -85,7 +85,7 @@ def one_repetition(
             )
 
     read([peer for peer in peers if peer.slow], load.warm)
-    began = start_of_stream(stack, ends, options, few_ticks(ends, f"few-{load.topic}"))
+    began = start_of_stream(stack, ends, options, few)
     ours = measure(stack, ends, options, load)
     report("bars", ours)
     print("its start", began, flush=True)
